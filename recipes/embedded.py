@@ -1,0 +1,404 @@
+"""How the embedded model was made: tokenizer, data, training, export. One command, resumable at any moment.
+
+    python recipes/embedded.py --out runs/embedded
+
+Everything is drawn from fixed seeds; batch number ``i`` is a function of (seed, i) alone, so a run that was killed and
+started again sees the same batches. The last 25 % of the steps lower the learning rate linearly to zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+
+from attn_sampler.evals.tasks import (
+    final_number,
+    is_held_out,
+    sudoku_grids,
+    sudoku_problem,
+    sudoku_solved,
+    word_problem,
+    word_problems,
+)
+
+HERE = Path(__file__).parent
+SEED = 2026
+SPECIAL = ["<|eos|>", "<|mask|>", "<|user|>", "<|assistant|>"]
+EOS, MASK, USER, ASSISTANT = range(4)
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>{{ m['content'] }}<|eos|>"
+    "{% else %}<|user|>{{ m['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+CONFIG = {
+    "architectures": ["LLaDAModelLM"], "model_type": "llada",
+    "d_model": 128, "n_layers": 6, "n_heads": 4, "n_kv_heads": 4, "mlp_hidden_size": 384, "mlp_ratio": 3,
+    "activation_type": "silu", "block_type": "llama", "block_group_size": 1, "layer_norm_type": "rms",
+    "rms_norm_eps": 1e-5, "rope": True, "rope_theta": 10000.0, "rope_full_precision": True, "alibi": False,
+    "max_sequence_length": 512, "weight_tying": False, "include_bias": False, "include_qkv_bias": False,
+    "bias_for_layer_norm": False, "attention_layer_norm": False, "input_emb_norm": False, "scale_logits": False,
+    "flash_attention": False, "mask_token_id": MASK, "eos_token_id": EOS, "pad_token_id": EOS, "use_cache": False,
+}  # fmt: skip
+
+
+# --- tokenizer ------------------------------------------------------------------------------------------------------
+
+
+def make_tokenizer(vocab_size: int = 640) -> Tokenizer:
+    """Byte-level BPE: words and the numbers 0..99 become one token each, longer digit runs one token per digit."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=False))
+    pattern = r" ?(?<!\d)\d{1,2}(?!\d)|\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    rng = random.Random(SEED)
+    corpus = ["\n".join(f"{n} {n}" for n in range(100))] * 5000
+    for _ in range(20000):
+        problem = word_problem(rng, rng.randint(1, 3))
+        corpus += [problem.prompt, problem.answer]
+    corpus += [sudoku_problem(rng, 8).prompt for _ in range(2000)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False, min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    tokenizer.train_from_iterator(corpus, trainer)
+    return tokenizer
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+class Data:
+    """Batches of (ids, answer_start): the prompt, the answer, and end-of-sequence up to a drawn length."""
+
+    def __init__(self, tokenizer: Tokenizer, words_per_pool: int = 4096) -> None:
+        self.tokenizer, self.words_per_pool = tokenizer, words_per_pool
+        one = {c: tokenizer.encode(f"Sudoku:\n{c}").ids[-1] for c in "01234"}
+        self.digit = np.array([one[c] for c in "01234"])
+        self.newline = tokenizer.encode("\n").ids[0]
+        self.head = np.array([USER, *tokenizer.encode("Sudoku:\n").ids])
+        self.grids = np.array([[int(c) for c in g] for g in sudoku_grids()])
+        self.excluded = set((HERE / "heldout_sudoku.txt").read_text().split())
+        self.pool: tuple[int, list[tuple[list[int], list[int]]]] = (-1, [])
+
+    def _lay_out(self, cells: np.ndarray) -> np.ndarray:
+        ids = self.digit[cells]
+        out = np.full((len(cells), 19), self.newline)
+        out[:, [i + i // 4 for i in range(16)]] = ids
+        return out
+
+    def sudoku(self, rng: np.random.Generator, n: int, canvas: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Half the puzzles have one solution only; low numbers of clues are drawn more often."""
+        draw = 8 * n
+        grids = self.grids[rng.integers(0, 288, draw)]
+        clues = np.minimum(rng.integers(4, 13, draw), rng.integers(4, 13, draw))
+        keep = rng.random((draw, 16)).argsort(1).argsort(1) < clues[:, None]
+        puzzles = np.where(keep, grids, 0)
+        matches = ((puzzles[:, None] == 0) | (puzzles[:, None] == self.grids[None])).all(-1).sum(1)
+        allowed = np.array([self._allowed(p) for p in puzzles])
+        unique = np.flatnonzero(allowed & (matches == 1))[: n // 2]
+        rest = np.flatnonzero(allowed)
+        rest = rest[~np.isin(rest, unique)][: n - len(unique)]
+        pick = np.concatenate([unique, rest])
+        head = np.broadcast_to(self.head, (n, len(self.head)))
+        prompt = np.concatenate([head, self._lay_out(puzzles[pick]), np.full((n, 1), ASSISTANT)], 1)
+        answer = np.full((n, canvas), EOS)
+        answer[:, :19] = self._lay_out(grids[pick])
+        ids = torch.from_numpy(np.concatenate([prompt, answer], 1))
+        return ids, torch.full((n,), prompt.shape[1])
+
+    def _allowed(self, puzzle: np.ndarray) -> bool:
+        cells = "".join(map(str, puzzle))
+        prompt = "Sudoku:\n" + "\n".join(cells[i : i + 4] for i in range(0, 16, 4))
+        return not is_held_out(prompt) and digest(cells) not in self.excluded
+
+    def words(self, step: int, n: int, canvas: int, easy: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """One batch of similar prompt length out of a pool; ``easy`` is the share of one-step problems."""
+        per_pool = self.words_per_pool // n
+        number, index = divmod(step, per_pool)
+        if self.pool[0] != number:
+            rng = random.Random(f"{SEED}-{number}")
+            problems = []
+            while len(problems) < per_pool * n:
+                problem = word_problem(rng, 1 if rng.random() < easy else rng.choice((2, 3, 3)))
+                if not is_held_out(problem.prompt):
+                    problems.append(problem)
+            prompts = self.tokenizer.encode_batch([p.prompt for p in problems])
+            answers = self.tokenizer.encode_batch([p.answer for p in problems])
+            rows = [([USER, *p.ids, ASSISTANT], a.ids) for p, a in zip(prompts, answers, strict=True)]
+            rows.sort(key=lambda row: (len(row[0]), rng.random()))
+            batches = [rows[i : i + n] for i in range(0, len(rows), n)]
+            rng.shuffle(batches)
+            self.pool = (number, [row for batch in batches for row in batch])
+        rows = self.pool[1][index * n : (index + 1) * n]
+        start = torch.tensor([len(p) for p, _ in rows])
+        length = int(start.max()) + canvas
+        ids = torch.full((n, length), EOS)
+        for i, (p, a) in enumerate(rows):
+            ids[i, : len(p) + len(a)] = torch.tensor(p + a)
+        return ids, start
+
+    def batch(self, step: int, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        rng = np.random.default_rng((SEED, step))
+        canvas = int(rng.choice([24, 32, 48, 64, 96], p=[0.68, 0.16, 0.06, 0.07, 0.03]))
+        easy = 0.15 + 0.6 * max(0.0, 1 - step / 1000)  # the curriculum: one-step problems first
+        puzzles, problems = (n, n) if step < 2500 else (n // 2, 3 * n // 2)  # Sudoku is learnt first, then words need more
+        puzzles = puzzles if canvas <= 32 else puzzles * 24 // canvas
+        return [self.sudoku(rng, puzzles, canvas), self.words(step, problems, canvas, easy)]
+
+
+def digest(cells: str) -> str:
+    return hashlib.sha256(cells.encode()).hexdigest()[:16]
+
+
+# --- model: the LLaDA layout, written plainly -----------------------------------------------------------------------
+
+
+class Layer(nn.Module):
+    def __init__(self, d: int, ffn: int) -> None:
+        super().__init__()
+        self.attn_norm, self.ff_norm = nn.RMSNorm(d, eps=1e-5), nn.RMSNorm(d, eps=1e-5)
+        self.q_proj, self.k_proj, self.v_proj, self.attn_out = (nn.Linear(d, d, bias=False) for _ in range(4))
+        self.ff_proj, self.up_proj = nn.Linear(d, ffn, bias=False), nn.Linear(d, ffn, bias=False)
+        self.ff_out = nn.Linear(ffn, d, bias=False)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: int) -> torch.Tensor:
+        n, length, d = x.shape
+        h = self.attn_norm(x)
+        qkv = F.linear(h, torch.cat([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight]))
+        q, k, v = qkv.view(n, length, 3, heads, d // heads).permute(2, 0, 3, 1, 4)
+        a = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        x = x + self.attn_out(a.transpose(1, 2).reshape(n, length, d))
+        h = self.ff_norm(x)
+        return x + self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat([-b, a], -1) * sin
+
+
+class Net(nn.Module):
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        d, self.heads = CONFIG["d_model"], CONFIG["n_heads"]
+        self.wte = nn.Embedding(vocab_size, d)
+        self.blocks = nn.ModuleList(Layer(d, CONFIG["mlp_hidden_size"]) for _ in range(CONFIG["n_layers"]))
+        self.ln_f = nn.RMSNorm(d, eps=1e-5)
+        self.ff_out = nn.Linear(d, vocab_size, bias=False)
+        for name, p in self.named_parameters():
+            if p.ndim == 2:
+                scale = 0.5 / math.sqrt(2 * CONFIG["n_layers"]) if "attn_out" in name or "blocks" in name and "ff_out" in name else 1.0
+                nn.init.normal_(p, std=(0.05 if "wte" in name else scale / math.sqrt(p.shape[1])))
+        nn.init.zeros_(self.ff_out.weight)
+        head = d // self.heads
+        inv = 1.0 / CONFIG["rope_theta"] ** (torch.arange(0, head, 2) / head)
+        angle = torch.outer(torch.arange(CONFIG["max_sequence_length"]).float(), inv)
+        angle = torch.cat([angle, angle], -1)
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.wte(ids)
+        cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
+        for layer in self.blocks:
+            x = layer(x, cos, sin, self.heads)
+        return self.ln_f(x)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum with orthogonalised updates (Newton-Schulz, Jordan et al. 2024) for the matrices of the layers."""
+
+    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            for p in group["params"]:
+                shapes.setdefault(p.shape, []).append(p)
+            for params in shapes.values():
+                updates = []
+                for p in params:
+                    buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                    buffer.lerp_(p.grad, 1 - group["momentum"])
+                    updates.append(p.grad.lerp(buffer, group["momentum"]))
+                update = orthogonal(torch.stack(updates))
+                scale = group["lr"] * 0.2 * math.sqrt(max(params[0].shape))
+                for p, u in zip(params, update, strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(u, alpha=scale)
+
+
+def orthogonal(m: torch.Tensor) -> torch.Tensor:
+    wide = m.shape[-2] > m.shape[-1]
+    x = m.mT if wide else m
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(5):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.mT if wide else x
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def loss_of(net: Net, forward: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor, start: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, int]:
+    """Cross-entropy on masked answer tokens; the mask ratio is uniform over (0, 1] per row."""
+    n, length = ids.shape
+    answer = torch.arange(length) >= start[:, None]
+    ratio = torch.rand(n, 1, generator=generator).clamp(min=0.02)
+    masked = (torch.rand(n, length, generator=generator) < ratio) & answer
+    hidden = forward(ids.masked_fill(masked, MASK))[masked]
+    targets = ids[masked]
+    return F.cross_entropy(net.ff_out(hidden), targets, reduction="sum"), len(targets)
+
+
+@torch.no_grad()
+def fill(net: Net, prompts: list[list[int]], canvas: int = 24) -> list[list[int]]:
+    """Confidence sampler, one token per forward; prompts are grouped by length so that no padding is needed."""
+    out: list[list[int]] = [[] for _ in prompts]
+    for length in {len(p) for p in prompts}:
+        rows = [i for i, p in enumerate(prompts) if len(p) == length]
+        ids = torch.full((len(rows), length + canvas), MASK)
+        ids[:, :length] = torch.tensor([prompts[i] for i in rows])
+        for _ in range(canvas):
+            logits = net.ff_out(net(ids)[:, length:])
+            logits[..., MASK] = -torch.inf
+            p, token = logits.softmax(-1).max(-1)
+            p[ids[:, length:] != MASK] = -1
+            best = p.argmax(1)
+            r = torch.arange(len(rows))
+            ids[r, length + best] = token[r, best]
+        for i, row in zip(rows, ids[:, length:].tolist(), strict=True):
+            out[i] = row[: row.index(EOS)] if EOS in row else row
+    return out
+
+
+def evaluate(net: Net, tokenizer: Tokenizer, n: int = 90) -> dict[str, float]:
+    rng = random.Random(7)
+    result = {}
+    for clues in (4, 6, 9):
+        problems = [sudoku_problem(rng, clues) for _ in range(20 * n)]
+        problems = [p for p in problems if is_held_out(p.prompt)][: n // 2]
+        outs = fill(net, [[USER, *tokenizer.encode(p.prompt).ids, ASSISTANT] for p in problems])
+        ok = [sudoku_solved(p.prompt, tokenizer.decode(o)) for p, o in zip(problems, outs, strict=True)]
+        result[f"sudoku_{clues}"] = sum(ok) / len(ok)
+    problems = word_problems(n, seed=11)
+    outs = fill(net, [[USER, *tokenizer.encode(p.prompt).ids, ASSISTANT] for p in problems])
+    for steps in (1, 2, 3):
+        ok = [
+            final_number(tokenizer.decode(o)) == final_number(p.answer)
+            for p, o in zip(problems, outs, strict=True)
+            if p.difficulty == steps
+        ]
+        result[f"word_{steps}"] = sum(ok) / len(ok)
+    return {k: round(v, 3) for k, v in result.items()}
+
+
+def export(net: Net, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the LLaDA on-disk layout: config, weights, tokenizer, chat template."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {"wte": "model.transformer.wte", "ln_f": "model.transformer.ln_f", "ff_out": "model.transformer.ff_out"}
+    tensors = {}
+    for name, p in net.named_parameters():
+        first, _, rest = name.partition(".")
+        new = f"model.transformer.{name}" if first == "blocks" else f"{names[first]}.{rest}"
+        tensors[new] = p.detach().clone().contiguous()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    vocab = tokenizer.get_vocab_size()
+    config = CONFIG | {"vocab_size": vocab, "embedding_size": vocab}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    generation = {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": EOS}
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|eos|>", "pad_token": "<|eos|>",
+        "mask_token": "<|mask|>", "additional_special_tokens": ["<|user|>", "<|assistant|>"],
+        "clean_up_tokenization_spaces": False, "model_max_length": CONFIG["max_sequence_length"],
+        "chat_template": CHAT_TEMPLATE,
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
+    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--batch", type=int, default=64, help="problems of each task in a batch")
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--eval-every", type=int, default=500)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    tokenizer_file = args.out / "tokenizer.json"
+    if not tokenizer_file.exists():
+        make_tokenizer().save(str(tokenizer_file))
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    torch.manual_seed(SEED)
+    net = Net(tokenizer.get_vocab_size())
+    compiled = torch.compile(net, dynamic=True)
+    matrices = [p for n, p in net.named_parameters() if n.startswith("blocks") and p.ndim == 2]
+    others = [p for n, p in net.named_parameters() if not (n.startswith("blocks") and p.ndim == 2)]
+    muon = Muon(matrices, lr=args.lr)
+    adam = torch.optim.AdamW(others, lr=args.lr * 0.3, betas=(0.9, 0.98), weight_decay=0.0)
+    first = 0
+    checkpoint = args.out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        net.load_state_dict(state["net"])
+        muon.load_state_dict(state["muon"])
+        adam.load_state_dict(state["adam"])
+        first = state["step"]
+    data = Data(tokenizer)
+    began, seen, total_loss, total_count = time.time(), first, 0.0, 0
+    with (args.out / "log.jsonl").open("a") as log:
+        for step in range(first, args.steps):
+            factor = min(1.0, (step + 1) / 100, (args.steps - step) / (0.25 * args.steps))
+            for optimizer, lr in ((muon, args.lr), (adam, args.lr * 0.3)):
+                optimizer.param_groups[0]["lr"] = lr * factor
+            generator = torch.Generator().manual_seed(SEED * 1_000_003 + step)
+            losses = [loss_of(net, compiled, ids, start, generator) for ids, start in data.batch(step, args.batch)]
+            count = sum(c for _, c in losses)
+            loss = sum(total for total, _ in losses) / count
+            loss.backward()
+            nn.utils.clip_grad_norm_(others, 1.0)
+            muon.step()
+            adam.step()
+            net.zero_grad(set_to_none=True)
+            total_loss, total_count = total_loss + loss.item() * count, total_count + count
+            done = step + 1
+            if done % 50 == 0 or done == args.steps:
+                row: dict[str, float] = {"step": done, "loss": round(total_loss / total_count, 4)}
+                row["steps_per_s"] = round((done - seen) / (time.time() - began), 3)
+                total_loss, total_count = 0.0, 0
+                if done % args.eval_every == 0 or done == args.steps:
+                    row |= evaluate(net, tokenizer)
+                    part = checkpoint.with_suffix(".part")
+                    torch.save({"net": net.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(), "step": done}, part)
+                    part.replace(checkpoint)
+                    export(net, tokenizer, args.out / "model")
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                print(row, flush=True)
+                began, seen = time.time(), done
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""The active rows as tensors, and one forward pass over them.
+
+A `Batch` is a value: `Batch.advance` returns the next one with a report of what happened. Rows that share a sampler (and its
+options) form a group; within a group everything is vectorised over rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attn_sampler import blocks
+from attn_sampler import canvas as canvases
+from attn_sampler.attention import AttentionAsk
+from attn_sampler.canvas import Canvas
+from attn_sampler.models.seam import Ask, Model, Prediction
+from attn_sampler.params import SamplingParams
+from attn_sampler.propose import Choice, Proposal, propose
+from attn_sampler.seam import Memory, Sampler, Selection, Window
+
+__all__ = ["Batch", "Outcome", "Report"]
+
+
+@dataclass(frozen=True)
+class RowState:
+    """Per-row numbers, one tensor each: settings that never change, then the state of the active block."""
+
+    block_length: Int[Tensor, " rows"]
+    steps_per_block: Int[Tensor, " rows"]  # 0 without a step budget
+    temperature: Float[Tensor, " rows"]
+    top_p: Float[Tensor, " rows"]
+    top_k: Int[Tensor, " rows"]
+    seed: Int[Tensor, " rows"]
+    cfg_scale: Float[Tensor, " rows"]
+    no_eos: Bool[Tensor, " rows"]
+    unsure_eos: Bool[Tensor, " rows"]
+    forward: Int[Tensor, " rows"]
+    block_low: Int[Tensor, " rows"]  # -1 before the first forward
+    block_masked: Int[Tensor, " rows"]  # masks it began with
+    step_in_block: Int[Tensor, " rows"]
+
+    def rows(self, index: Int[Tensor, " kept"]) -> RowState:
+        return RowState(*(getattr(self, f.name)[index] for f in fields(self)))
+
+    def join(self, other: RowState) -> RowState:
+        return RowState(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one forward pass did, as Python values, one entry per row."""
+
+    ids: list[list[int]]
+    masked: list[list[int]]
+    settled: list[int]
+    positions: list[list[int]]
+    candidates: list[list[bool]]
+    commit: list[list[bool]]
+    tokens: list[list[int]]
+    confidence: list[list[float]]
+    score: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    batch: Batch
+    report: Report
+    faults: Mapping[int, tuple[str, str]]  # row number → ("model" | "sampler", what is wrong)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One group's question to the model: its rows, its sampler, and where it looks."""
+
+    sampler: Sampler
+    index: Int[Tensor, " some"]
+    positions: Int[Tensor, "some width"]
+    candidates: Bool[Tensor, "some width"]
+    ask: Ask
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Active rows.
+
+    Attributes:
+        numbers: the engine's number of each row.
+        params: each row's parameters.
+        memories: sampler → (rows it belongs to, what the sampler asked to be kept).
+    """
+
+    numbers: tuple[int, ...]
+    params: tuple[SamplingParams, ...]
+    canvas: Canvas
+    state: RowState
+    spans: tuple[int, ...]  # answer length of each row, on the Python side
+    groups: tuple[tuple[Sampler, tuple[int, ...]], ...]
+    memories: Mapping[Sampler, tuple[tuple[int, ...], Memory]]
+
+    @classmethod
+    def start(cls, canvas: Canvas, numbers: Sequence[int], params: Sequence[SamplingParams], model: Model) -> Batch:
+        """Rows before their first forward pass."""
+
+        def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(list(values), dtype=dtype, device=model.device)
+
+        lengths = [p.block_length for p in params]
+        counts = _block_counts(canvas, column(lengths, torch.long)).tolist()
+        budgets = [0 if p.steps is None else p.steps // n for p, n in zip(params, counts, strict=True)]
+        n = len(params)
+        state = RowState(
+            column(lengths, torch.long),
+            column(budgets, torch.long),
+            column([p.temperature for p in params], torch.float64),
+            column([p.top_p for p in params], torch.float64),
+            column([p.top_k for p in params], torch.long),
+            column([p.seed for p in params], torch.long),
+            column([p.cfg_scale for p in params], torch.float64),
+            column([p.logits_eos_inf for p in params], torch.bool),
+            column([p.confidence_eos_eot_inf for p in params], torch.bool),
+            column([0] * n, torch.long),
+            column([-1] * n, torch.long),
+            column([0] * n, torch.long),
+            column([0] * n, torch.long),
+        )
+        spans = tuple((canvas.end - canvas.start).tolist())
+        return cls(tuple(numbers), tuple(params), canvas, state, spans, _group(params), {})
+
+    def join(self, other: Batch, pad_id: int) -> Batch:
+        """These rows and the other's."""
+        params = self.params + other.params
+        canvas = canvases.stack(self.canvas, other.canvas, pad_id)
+        state = self.state.join(other.state)
+        spans = self.spans + other.spans
+        return Batch(self.numbers + other.numbers, params, canvas, state, spans, _group(params), self.memories)
+
+    def without(self, gone: set[int]) -> Batch | None:
+        """The rows that stay, or None if none does."""
+        kept = [i for i, number in enumerate(self.numbers) if number not in gone]
+        if not kept:
+            return None
+        index = torch.tensor(kept, device=self.canvas.ids.device)
+        params = tuple(self.params[i] for i in kept)
+        numbers, spans = tuple(self.numbers[i] for i in kept), tuple(self.spans[i] for i in kept)
+        canvas, state = canvases.keep_rows(self.canvas, index), self.state.rows(index)
+        return Batch(numbers, params, canvas, state, spans, _group(params), self.memories)
+
+    # --- one forward pass -------------------------------------------------------------------------------------------
+
+    def advance(self, model: Model) -> Outcome:
+        """Run the model once and let every row's sampler commit."""
+        batch = self._enter_blocks()
+        asked = [batch._ask(sampler, rows) for sampler, rows in self.groups]
+        predictions = batch._predict(model, asked)
+        quota = batch._quota()
+        canvas, memories, parts = batch.canvas, {}, []
+        for question, prediction in zip(asked, predictions, strict=True):
+            proposal = batch._propose(model, question, prediction)
+            selection = batch._select(question, prediction, proposal, quota)
+            commit = selection.commit & question.candidates
+            canvas = canvases.commit(canvas, question.index, question.positions, proposal.tokens, commit)
+            if selection.memory:
+                numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
+                memories[question.sampler] = (numbers, selection.memory)
+            parts.append((question, proposal, selection))
+        state = replace(batch.state, forward=batch.state.forward + 1, step_in_block=batch.state.step_in_block + 1)
+        report, faults = batch._report(canvas, parts)
+        return Outcome(replace(batch, canvas=canvas, state=state, memories=memories), report, faults)
+
+    def _enter_blocks(self) -> Batch:
+        """Notice rows whose active block is a new one."""
+        canvas, state = self.canvas, self.state
+        low, high = blocks.active_span(canvas.start, canvas.end, canvases.settled(canvas), state.block_length)
+        index = torch.arange(canvas.ids.shape[1], device=low.device)
+        inside = (index >= low[:, None]) & (index < high[:, None])
+        fresh = low != state.block_low
+        masked = torch.where(fresh, (canvas.masked & inside).sum(1), state.block_masked)
+        step = torch.where(fresh, 0, state.step_in_block)
+        return replace(self, state=replace(state, block_low=low, block_masked=masked, step_in_block=step))
+
+    def _quota(self) -> Int[Tensor, " rows"]:
+        state = self.state
+        owed = blocks.quota(state.block_masked, state.steps_per_block.clamp(min=1), state.step_in_block)
+        return torch.where(state.steps_per_block > 0, owed, 1).clamp(min=1)
+
+    def _ask(self, sampler: Sampler, rows: tuple[int, ...]) -> Asked:
+        """Where one group looks: its window, the candidates in it, the attention statistics."""
+        needs, canvas = sampler.needs, self.canvas
+        index = torch.tensor(rows, device=canvas.ids.device)
+        start, end, low = canvas.start[index], canvas.end[index], self.state.block_low[index]
+        length = max(self.params[i].block_length for i in rows)
+        high = torch.minimum(low + self.state.block_length[index], end)
+        width = min(length, needs.sub_block_length or length)
+        if needs.scope == "answer":
+            positions, real = blocks.span_positions(start, end, max(self.spans[i] for i in rows))
+        elif needs.cut == "leftmost":
+            positions, real = blocks.leftmost_masked(canvas, index, low, high, width)
+        else:
+            first = canvases.settled(canvas)[index]
+            positions, real = blocks.span_positions(*blocks.active_span(low, high, first, width), width)
+        masked = canvas.masked[index[:, None], positions] & real
+        candidates = masked & (positions >= low[:, None]) & (positions < high[:, None])
+        statistics = None
+        if needs.attention is not None:
+            queries, counted = positions, masked if needs.attention.rows == "masked" else real
+            if needs.attention.rows == "block":
+                queries, counted = blocks.span_positions(low, high, length)
+            statistics = AttentionAsk(needs.attention, index, queries, counted, positions, real)
+        return Asked(sampler, index, positions, candidates, Ask(index, positions, statistics))
+
+    def _predict(self, model: Model, asked: Sequence[Asked]) -> list[Prediction]:
+        """One forward pass; rows with guidance ride along a second time with their given tokens masked."""
+        canvas = self.canvas
+        ids, valid = canvas.ids, canvas.valid
+        guided = [i for i, p in enumerate(self.params) if p.cfg_scale > 0]
+        asks = [question.ask for question in asked]
+        if guided:
+            place = {row: len(self.params) + k for k, row in enumerate(guided)}
+            extra = torch.tensor(guided, device=ids.device)
+            ids = torch.cat([ids, ids[extra].masked_fill(canvas.given[extra], model.mask_id)])
+            valid = torch.cat([valid, valid[extra]])
+            for question, (_, rows) in zip(asked, self.groups, strict=True):
+                twins = torch.tensor([place.get(i, i) for i in rows], device=ids.device)
+                asks.append(Ask(twins, question.positions))
+        padded = len({int(n) for n in self._lengths()}) > 1
+        answers = model.predict(ids, valid if padded else None, asks)
+        if not guided:
+            return answers
+        out = []
+        for question, with_prompt, without in zip(asked, answers, answers[len(asked) :], strict=False):
+            scale = self.state.cfg_scale[question.index].to(with_prompt.logits.dtype)[:, None, None]
+            mixed = without.logits + (scale + 1) * (with_prompt.logits - without.logits)
+            out.append(replace(with_prompt, logits=torch.where(scale > 0, mixed, with_prompt.logits)))
+        return out
+
+    def _lengths(self) -> list[int]:
+        return self.canvas.end.tolist()
+
+    def _propose(self, model: Model, question: Asked, prediction: Prediction) -> Proposal:
+        """Tokens and confidences of one group; the mask id can never be proposed."""
+        state = self.state.rows(question.index)
+        rows = [self.params[i] for i in question.index.tolist()]
+        choice = Choice(
+            state.temperature, state.top_p, state.top_k, state.seed, state.forward,
+            samples=any(p.temperature > 0 for p in rows), filters=any(p.top_p < 1 or p.top_k > 0 for p in rows),
+        )  # fmt: skip
+        banned = torch.zeros(len(rows), prediction.logits.shape[-1], device=model.device)
+        banned[:, model.mask_id] = -torch.inf
+        if model.eos_ids:
+            banned[:, model.eos_ids[0]] = torch.zeros_like(banned[:, 0]).masked_fill(state.no_eos, -torch.inf)
+        unsure = None
+        if any(p.confidence_eos_eot_inf for p in rows):
+            unsure = torch.zeros_like(banned)
+            unsure[:, list(model.eos_ids)] = unsure[:, :1].masked_fill(state.unsure_eos[:, None], -torch.inf)
+        return propose(prediction.logits, choice, question.positions, banned, unsure)
+
+    def _select(self, question: Asked, prediction: Prediction, proposal: Proposal, quota: Tensor) -> Selection:
+        state = self.state.rows(question.index)
+        window = Window(
+            question.positions, question.candidates, proposal, quota[question.index], state.step_in_block,
+            state.seed, state.forward, prediction.columns, prediction.pairwise,
+        )  # fmt: skip
+        numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
+        owners, memory = self.memories.get(question.sampler, ((), {}))
+        if memory and owners != numbers:
+            memory = {name: _realign(value, owners, numbers) for name, value in memory.items()}
+        width = question.positions.shape[1]
+        memory = {name: _resize(value, width) for name, value in memory.items()}
+        return question.sampler.select(window, memory)
+
+    def _report(self, canvas: Canvas, parts: Sequence[tuple[Asked, Proposal, Selection]]) -> tuple[Report, dict[int, tuple[str, str]]]:
+        """Everything that leaves the device, in one place; and which rows went wrong."""
+        n = len(self.numbers)
+        rows: dict[str, list[Any]] = {f.name: [None] * n for f in fields(Report)}
+        faults: dict[int, tuple[str, str]] = {}
+        for question, proposal, selection in parts:
+            values = {
+                "positions": question.positions, "candidates": question.candidates, "commit": selection.commit,
+                "tokens": proposal.tokens, "confidence": proposal.confidence, "score": selection.score,
+            }  # fmt: skip
+            stray = (selection.commit & ~question.candidates).any(1).tolist()
+            idle = (~(selection.commit & question.candidates).any(1)).tolist()
+            broken = proposal.confidence.isnan().any(1).tolist()
+            lists = {name: value.tolist() for name, value in values.items()}
+            for k, i in enumerate(question.index.tolist()):
+                for name in values:
+                    rows[name][i] = lists[name][k]
+                name = question.sampler.name
+                if broken[k]:
+                    faults[self.numbers[i]] = ("model", "the model's logits hold NaN (or nothing but -inf)")
+                elif stray[k]:
+                    faults[self.numbers[i]] = ("sampler", f"{name} committed positions that are no candidates")
+                elif idle[k]:
+                    faults[self.numbers[i]] = ("sampler", f"{name} committed nothing although there were candidates")
+        ends = canvas.end.tolist()
+        ids, flags, settled = canvas.ids.tolist(), canvas.masked.tolist(), canvases.settled(canvas).tolist()
+        rows["ids"] = [row[:end] for row, end in zip(ids, ends, strict=True)]
+        rows["masked"] = [[j for j, m in enumerate(row) if m] for row in flags]
+        rows["settled"] = settled
+        return Report(**rows), faults
+
+
+def _block_counts(canvas: Canvas, block_length: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """Blocks of each row that hold a mask."""
+    index = torch.arange(canvas.ids.shape[1], device=canvas.ids.device)
+    block = ((index - canvas.start[:, None]).clamp(min=0) // block_length[:, None]).masked_fill(~canvas.masked, -1)
+    block = block.sort(1).values
+    return (block[:, 1:] > block[:, :-1]).sum(1) + (block[:, 0] >= 0).long()
+
+
+def _group(params: Sequence[SamplingParams]) -> tuple[tuple[Sampler, tuple[int, ...]], ...]:
+    groups: dict[Sampler, list[int]] = {}
+    for i, p in enumerate(params):
+        groups.setdefault(p.sampler, []).append(i)
+    return tuple((sampler, tuple(rows)) for sampler, rows in groups.items())
+
+
+def _realign(value: Tensor, owners: tuple[int, ...], numbers: tuple[int, ...]) -> Tensor:
+    """Memory of the rows ``numbers`` out of that of ``owners``; rows that have just joined start from zeros."""
+    place = {number: i for i, number in enumerate(owners)}
+    index = torch.tensor([place.get(number, len(owners)) for number in numbers], device=value.device)
+    return torch.cat([value, torch.zeros_like(value[:1])])[index]
+
+
+def _resize(value: Tensor, width: int) -> Tensor:
+    """Fit the second axis, where there is one, to the window's width: cut, or padded with zeros."""
+    if value.ndim < 2 or value.shape[1] == width:
+        return value
+    if value.shape[1] > width:
+        return value[:, :width]
+    return F.pad(value, (0, 0) * (value.ndim - 2) + (0, width - value.shape[1]))

@@ -1,0 +1,97 @@
+"""The canvas: the ids of a batch of rows, and which of them are still masked.
+
+Rows have different lengths and are padded on the right, so that position ``i`` means the same for a row in a batch and for
+that row alone. A canvas is a value: `commit` returns a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+__all__ = ["Canvas", "commit", "from_rows", "keep_rows", "settled", "stack"]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A batch of rows.
+
+    Attributes:
+        ids: token ids; the mask id where ``masked``, the pad id from ``end`` on.
+        masked: positions still to be written.
+        given: positions that were given; nothing ever writes them.
+        start: first position of the answer; blocks are counted from here.
+        end: number of positions of the row; what follows is padding.
+    """
+
+    ids: Int[Tensor, "rows length"]
+    masked: Bool[Tensor, "rows length"]
+    given: Bool[Tensor, "rows length"]
+    start: Int[Tensor, " rows"]
+    end: Int[Tensor, " rows"]
+
+    @property
+    def valid(self) -> Bool[Tensor, "rows length"]:
+        """Positions that belong to their row (not padding)."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device) < self.end[:, None]
+
+
+def from_rows(
+    rows: Sequence[Sequence[int]], masked: Sequence[Sequence[bool]], start: Sequence[int], pad_id: int, device: torch.device
+) -> Canvas:
+    """A canvas from one list of ids and one list of flags per row."""
+    length = max(map(len, rows))
+    ids = torch.tensor([[*row, *[pad_id] * (length - len(row))] for row in rows], device=device)
+    flags = torch.tensor([[*row, *[False] * (length - len(row))] for row in masked], device=device)
+    end = torch.tensor([len(row) for row in rows], device=device)
+    given = ~flags & (torch.arange(length, device=device) < end[:, None])
+    return Canvas(ids, flags, given, torch.tensor(list(start), device=device), end)
+
+
+def stack(upper: Canvas, lower: Canvas, pad_id: int) -> Canvas:
+    """The rows of both, padded to the longer one."""
+    length = max(upper.ids.shape[1], lower.ids.shape[1])
+
+    def widen(x: Tensor, fill: int | bool) -> Tensor:
+        return torch.nn.functional.pad(x, (0, length - x.shape[1]), value=fill)
+
+    return Canvas(
+        torch.cat([widen(upper.ids, pad_id), widen(lower.ids, pad_id)]),
+        torch.cat([widen(upper.masked, False), widen(lower.masked, False)]),
+        torch.cat([widen(upper.given, False), widen(lower.given, False)]),
+        torch.cat([upper.start, lower.start]),
+        torch.cat([upper.end, lower.end]),
+    )
+
+
+def keep_rows(canvas: Canvas, rows: Int[Tensor, " kept"]) -> Canvas:
+    """The given rows only, cut to the longest of them."""
+    end = canvas.end[rows]
+    length = int(end.max()) if len(rows) else 0
+    ids, masked, given = (x[rows, :length] for x in (canvas.ids, canvas.masked, canvas.given))
+    return Canvas(ids, masked, given, canvas.start[rows], end)
+
+
+def commit(
+    canvas: Canvas,
+    rows: Int[Tensor, " some"],
+    positions: Int[Tensor, "some width"],
+    tokens: Int[Tensor, "some width"],
+    select: Bool[Tensor, "some width"],
+) -> Canvas:
+    """Write ``tokens`` at ``positions`` of ``rows`` where ``select``; those positions are masked no longer."""
+    where = (rows[:, None].expand_as(positions)[select], positions[select])
+    ids, masked = canvas.ids.clone(), canvas.masked.clone()
+    ids[where] = tokens[select]
+    masked[where] = False
+    return replace(canvas, ids=ids, masked=masked)
+
+
+def settled(canvas: Canvas) -> Int[Tensor, " rows"]:
+    """First masked position of each row, or its end: everything before it can no longer change."""
+    first = canvas.masked.int().argmax(1)
+    return torch.where(canvas.masked.any(1), first, canvas.end)

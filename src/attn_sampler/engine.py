@@ -1,0 +1,486 @@
+"""The engine: a batch of rows that join and leave at any step, and the one place that runs forward passes.
+
+`Engine.step` advances every active row by one forward pass. `generate`, `stream`, `astream` and `infill` admit rows and drain it;
+a server or an evaluation does the same through `admit`, `step` and `cancel`. Rows share nothing but the forward pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attn_sampler import canvas as canvases
+from attn_sampler.batch import Batch, Report
+from attn_sampler.errors import AttnSamplerError, InvalidInputError, ModelOutputError, SamplerError, check_number
+from attn_sampler.models import load_model
+from attn_sampler.models.seam import Model
+from attn_sampler.params import SamplingParams
+from attn_sampler.text import Hole, Prompt, Transcript, encode, parse_template
+
+__all__ = ["Engine", "Result", "Step", "load"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished row.
+
+    Attributes:
+        text: the answer (the whole filled text after `Engine.infill`), without special tokens and stop string.
+        token_ids: its ids, up to and including the first end-of-sequence token.
+        finish_reason: ``"stop"`` (end-of-sequence or stop string) or ``"length"``.
+        prompt_tokens, completion_tokens: given, and generated up to the first end-of-sequence token.
+        forwards: forward passes that this row took part in.
+        elapsed_s: seconds from its admission to its end.
+        seed: of its random numbers.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    forwards: int
+    elapsed_s: float
+    seed: int
+
+    @property
+    def tokens_per_forward(self) -> float:
+        return self.completion_tokens / self.forwards if self.forwards else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values as plain JSON types."""
+        return dataclasses.asdict(self) | {"tokens_per_forward": self.tokens_per_forward}
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one forward pass did to one row. Positions are absolute: the prompt is 0 .. start-1.
+
+    Attributes:
+        row: the row's number, as `Engine.admit` returned it.
+        forward: 1 for the row's first forward pass.
+        ids: its canvas after the step; the mask id where `masked`.
+        masked: positions still masked.
+        start: first position of the answer.
+        positions, tokens, confidences: what was committed.
+        window, scores: every position that was asked about and not yet written, and what the order went by (higher first).
+        settled: everything before this position is final.
+        delta: text newly settled.
+        result: on the row's last step.
+    """
+
+    row: int
+    forward: int
+    ids: list[int]
+    masked: list[int]
+    start: int
+    positions: list[int]
+    tokens: list[int]
+    confidences: list[float]
+    window: list[int]
+    scores: list[float]
+    settled: int
+    delta: str
+    result: Result | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.result is not None
+
+
+@dataclass
+class _Row:
+    """A row's own Python-side state; its tensors live in the `Batch`."""
+
+    params: SamplingParams
+    ids: list[int]
+    masked: list[bool]
+    shown: int  # first position of what `Result.text` says: after the prompt
+    ends: bool  # whether an end-of-sequence token ends it
+    transcript: Transcript
+    admitted: float = 0.0
+    forwards: int = 0
+
+    @property
+    def start(self) -> int:
+        return self.masked.index(True)
+
+
+class Engine:
+    """Runs rows through a model.
+
+    Args:
+        model: any `attn_sampler.models.seam.Model`.
+        tokenizer: a transformers tokenizer, or None to work with token ids only.
+        max_rows: rows that share a forward pass at most; further ones wait their turn.
+    """
+
+    def __init__(self, model: Model, tokenizer: Any | None = None, *, max_rows: int = 32) -> None:
+        check_number("max_rows", max_rows, low=1, integer=True)
+        self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
+        self._rows: dict[int, _Row] = {}  # every unfinished row
+        self._waiting: deque[int] = deque()
+        self._batch: Batch | None = None  # the active rows
+        self._inbox: dict[int, deque[Step | AttnSamplerError]] = {}  # rows that somebody follows
+        self._count = 0
+        self._lock = threading.RLock()
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def admit(self, prompt: Prompt, params: SamplingParams | None = None, *, chat: bool | None = None) -> int:
+        """Add a row: the prompt followed by ``max_new_tokens`` masks. Returns its number, for `step` and `cancel`.
+
+        Raises:
+            InvalidInputError: the prompt is empty, too long for the context, or holds the mask token.
+        """
+        return self._enter(self._prepare(prompt, params, chat))
+
+    def _prepare(self, prompt: Prompt, params: SamplingParams | None, chat: bool | None) -> _Row:
+        params = params or SamplingParams()
+        ids = encode(self.tokenizer, prompt, chat)
+        self._check_ids("prompt", ids)
+        n = params.max_new_tokens
+        masked = [False] * len(ids) + [True] * n
+        return self._row(params, [*ids, *[self.model.mask_id] * n], masked, len(ids), not params.ignore_eos)
+
+    def _prepare_infill(
+        self, template: str | Sequence[str | Sequence[int] | Hole], params: SamplingParams | None, prompt: Prompt | None, chat: bool | None
+    ) -> _Row:
+        params = params or SamplingParams()
+        ids = [] if prompt is None else encode(self.tokenizer, prompt, chat)
+        self._check_ids("prompt", ids)
+        shown, masked = len(ids), [False] * len(ids)
+        for part in parse_template(template) if isinstance(template, str) else template:
+            if isinstance(part, Hole):
+                ids, masked = ids + [self.model.mask_id] * part.length, masked + [True] * part.length
+                continue
+            piece = encode(self.tokenizer, part, False)
+            self._check_ids("template", piece)
+            ids, masked = ids + piece, masked + [False] * len(piece)
+        if not any(masked):
+            raise InvalidInputError("template", template, "give at least one Hole")
+        return self._row(params, ids, masked, shown, False)
+
+    def _check_ids(self, field: str, ids: Sequence[int]) -> None:
+        vocab, mask = self.model.vocab_size, self.model.mask_id
+        for i in ids:
+            if not 0 <= i < vocab:
+                raise InvalidInputError(field, i, f"give token ids from 0 to {vocab - 1}")
+            if i == mask:
+                raise InvalidInputError(field, i, "this is the mask token; to have masks filled inside a text use infill")
+
+    def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool) -> _Row:
+        if len(ids) > self.model.context_length:
+            new = sum(masked)
+            remedy = f"with {new} new tokens that is longer than the context of {self.model.context_length}; shorten one of them"
+            raise InvalidInputError("prompt", f"{len(ids) - new} tokens", remedy)
+        transcript = Transcript(None if self.tokenizer is None else self._decode, params.stop)
+        row = _Row(params, ids, masked, shown, ends, transcript)
+        if params.steps is not None:
+            blocks = len({(i - row.start) // params.block_length for i, m in enumerate(masked) if m})
+            if params.steps % blocks:
+                raise InvalidInputError("steps", params.steps, f"give a multiple of the number of blocks ({blocks})")
+        wanted = params.sampler.needs.attention
+        if wanted is not None:
+            if self.model.num_layers == 0:
+                raise InvalidInputError("sampler", params.sampler.name, "this model has no attention statistics")
+            limits = (("layers", wanted.layers, self.model.num_layers), ("heads", wanted.heads, self.model.num_heads))
+            for name, indices, size in limits:
+                if indices is not None and max(indices) >= size:
+                    raise InvalidInputError(name, indices, f"this model has {size}: give indices from 0 to {size - 1}")
+        if params.stop and self.tokenizer is None:
+            raise InvalidInputError("stop", params.stop, "this checkpoint has no tokenizer, so there is no text to search")
+        return row
+
+    def _decode(self, ids: list[int]) -> str:
+        assert self.tokenizer is not None
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _enter(self, row: _Row, followed: bool = False) -> int:
+        with self._lock:
+            number, self._count = self._count, self._count + 1
+            row.admitted = time.perf_counter()
+            self._rows[number] = row
+            self._waiting.append(number)
+            if followed:
+                self._inbox[number] = deque()
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Remove a row; does nothing if it has ended."""
+        with self._lock:
+            self._inbox.pop(number, None)
+            if self._rows.pop(number, None) is None:
+                return
+            if number in self._waiting:
+                self._waiting.remove(number)
+            elif self._batch is not None:
+                self._batch = self._batch.without({number})
+
+    @property
+    def unfinished(self) -> int:
+        """Rows admitted and not yet ended."""
+        return len(self._rows)
+
+    # --- the one loop -----------------------------------------------------------------------------------------------
+
+    def step(self) -> list[Step]:
+        """One forward pass over the active rows; one Step for each of them. Empty when there is nothing to do.
+
+        Raises:
+            ModelOutputError: the model returned NaN; the rows concerned are removed, the others can go on.
+            SamplerError: a sampler broke its contract; likewise.
+        """
+        with self._lock:
+            self._join()
+            if self._batch is None:
+                return []
+            before = self._batch
+            outcome = before.advance(self.model)
+            self._batch = outcome.batch
+            steps = [self._record(i, n, outcome.report) for i, n in enumerate(before.numbers) if n not in outcome.faults]
+            ended = {step.row for step in steps if step.finished} | set(outcome.faults)
+            if ended:
+                self._batch = self._batch.without(ended)
+            for step in steps:
+                if step.row in self._inbox:
+                    self._inbox[step.row].append(step)
+            self._raise(outcome.faults)
+            return steps
+
+    def _join(self) -> None:
+        """Let waiting rows in, as many as fit."""
+        room = self.max_rows - (len(self._batch.numbers) if self._batch else 0)
+        joining = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        if not joining:
+            return
+        rows = [self._rows[number] for number in joining]
+        canvas = canvases.from_rows(
+            [row.ids for row in rows], [row.masked for row in rows], [row.start for row in rows],
+            self.model.pad_id, self.model.device,
+        )  # fmt: skip
+        new = Batch.start(canvas, joining, [row.params for row in rows], self.model)
+        self._batch = new if self._batch is None else self._batch.join(new, self.model.pad_id)
+
+    def _raise(self, faults: Mapping[int, tuple[str, str]]) -> None:
+        """Hand each error to whoever follows its row; raise the first that nobody follows."""
+        for number, (kind, message) in faults.items():
+            del self._rows[number]
+        for number, (kind, message) in faults.items():
+            error = (ModelOutputError if kind == "model" else SamplerError)(f"row {number}: {message}")
+            if number not in self._inbox:
+                raise error
+            self._inbox[number].append(error)
+
+    def _record(self, i: int, number: int, report: Report) -> Step:
+        """What happened to one row, and its result if it has ended."""
+        row = self._rows[number]
+        row.forwards += 1
+        settled = report.settled[i]
+        answer = report.ids[i][row.shown : settled]
+        end = next((j for j, t in enumerate(answer) if t in self.model.eos_ids), None) if row.ends else None
+        visible = answer if end is None else answer[:end]
+        final = end is not None or not report.masked[i]
+        delta = row.transcript.update(visible, final)
+        result = None
+        if row.transcript.stopped:
+            result = self._finish(number, row.transcript.cut(visible), "stop")
+        elif final:
+            result = self._finish(number, answer if end is None else answer[: end + 1], "length" if end is None else "stop")
+        chosen, asked = ([j for j, flag in enumerate(flags[i]) if flag] for flags in (report.commit, report.candidates))
+        return Step(
+            row=number, forward=row.forwards, ids=report.ids[i], masked=report.masked[i], start=row.start,
+            positions=[report.positions[i][j] for j in chosen], tokens=[report.tokens[i][j] for j in chosen],
+            confidences=[report.confidence[i][j] for j in chosen],
+            window=[report.positions[i][j] for j in asked], scores=[report.score[i][j] for j in asked],
+            settled=settled, delta=delta, result=result,
+        )  # fmt: skip
+
+    def _finish(self, number: int, answer: list[int], reason: str) -> Result:
+        row = self._rows.pop(number)
+        holes = sum(row.masked)
+        new = len(answer) if row.shown == row.start and all(row.masked[row.shown :]) else holes
+        elapsed = time.perf_counter() - row.admitted
+        given = len(row.ids) - holes
+        return Result(row.transcript.text, answer, reason, given, new, row.forwards, elapsed, row.params.seed)
+
+    # --- consumers --------------------------------------------------------------------------------------------------
+
+    def _take(self, numbers: Collection[int]) -> list[Step]:
+        """The next Steps of rows that the caller follows, at least one; forward passes are run only if none is waiting."""
+        with self._lock:
+            while True:
+                steps: list[Step] = []
+                for number in numbers:
+                    inbox = self._inbox.get(number)
+                    if inbox is None:
+                        raise InvalidInputError("row", number, "it was cancelled")
+                    while inbox:
+                        item = inbox.popleft()
+                        if isinstance(item, AttnSamplerError):
+                            raise item
+                        steps.append(item)
+                if steps:
+                    return steps
+                self.step()
+
+    def _drain(self, rows: Sequence[_Row], on_step: Callable[[Step], None] | None) -> list[Result]:
+        numbers = [self._enter(row, followed=True) for row in rows]
+        results: dict[int, Result] = {}
+        try:
+            while len(results) < len(numbers):
+                for step in self._take([number for number in numbers if number not in results]):
+                    if on_step is not None:
+                        on_step(step)
+                    if step.result is not None:
+                        results[step.row] = step.result
+        finally:
+            for number in numbers:
+                self.cancel(number)
+        return [results[number] for number in numbers]
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt] | str,
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        chat: bool | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> list[Result]:
+        """Answer a batch of prompts; results in their order.
+
+        Args:
+            prompts: each text, token ids or chat messages.
+            params: one for all, or one per prompt.
+            chat: whether text becomes a user message; None: where the checkpoint has a chat template.
+            on_step: called with every Step of every row.
+        """
+        if isinstance(prompts, str):
+            prompts = [prompts]
+        if not isinstance(prompts, Sequence) or not prompts:
+            raise InvalidInputError("prompts", prompts, "give a list of at least one prompt")
+        if params is None or isinstance(params, SamplingParams):
+            each: list[SamplingParams | None] = [params] * len(prompts)
+        else:
+            each = list(params)
+            if len(each) != len(prompts):
+                raise InvalidInputError("params", f"{len(each)} of them", f"give one, or one for each of {len(prompts)} prompts")
+        return self._drain([self._prepare(p, one, chat) for p, one in zip(prompts, each, strict=True)], on_step)
+
+    def infill(
+        self,
+        template: str | Sequence[str | Sequence[int] | Hole],
+        params: SamplingParams | None = None,
+        *,
+        prompt: Prompt | None = None,
+        chat: bool | None = None,
+        on_step: Callable[[Step], None] | None = None,
+    ) -> Result:
+        """Fill holes in a text; what is given is never changed.
+
+        Args:
+            template: text with ``[[n]]`` for a hole of n tokens, or a list of text, token ids and `Hole`.
+            params: ``max_new_tokens`` is not used (the holes say how many); an end-of-sequence token ends nothing.
+            prompt: what the filled text answers, if anything.
+        """
+        return self._drain([self._prepare_infill(template, params, prompt, chat)], on_step)[0]
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, chat: bool | None = None) -> Iterator[Step]:
+        """The Steps of one row as they happen. Closing the iterator cancels the row."""
+        return self._follow(self._prepare(prompt, params, chat))
+
+    def _follow(self, row: _Row) -> Iterator[Step]:
+        number = self._enter(row, followed=True)
+        try:
+            while True:
+                for step in self._take([number]):
+                    yield step
+                    if step.finished:
+                        return
+        finally:
+            self.cancel(number)
+
+    async def astream(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, chat: bool | None = None
+    ) -> AsyncIterator[Step]:
+        """`stream` for asyncio: forward passes run in a thread, and concurrent streams share them."""
+        number = self._enter(self._prepare(prompt, params, chat), followed=True)
+        try:
+            while True:
+                for step in await asyncio.to_thread(self._take, [number]):
+                    yield step
+                    if step.finished:
+                        return
+        finally:
+            self.cancel(number)
+
+    # --- debugging --------------------------------------------------------------------------------------------------
+
+    def logits(
+        self, ids: Int[Tensor, "rows length"] | Sequence[Sequence[int]], attention_mask: Tensor | Sequence[Sequence[int]] | None = None
+    ) -> Float[Tensor, "rows length vocab"]:
+        """Logits of a whole canvas, row ``i`` predicting token ``i``: for parity checks, not for generation.
+
+        Args:
+            ids: token ids, masks included, (rows, length) or (length,).
+            attention_mask: 1 for a token, 0 for padding on either side; rows of padding are undefined.
+        """
+        canvas = torch.as_tensor(ids, device=self.model.device)
+        canvas = canvas[None] if canvas.ndim == 1 else canvas
+        if canvas.ndim != 2 or not canvas.numel():
+            raise InvalidInputError("ids", tuple(canvas.shape), "give (rows, length), neither of them 0")
+        if int(canvas.min()) < 0 or int(canvas.max()) >= self.model.vocab_size:
+            raise InvalidInputError("ids", [int(canvas.min()), int(canvas.max())], f"give ids from 0 to {self.model.vocab_size - 1}")
+        valid = None
+        if attention_mask is not None:
+            valid = torch.as_tensor(attention_mask, device=self.model.device).bool().reshape(-1, canvas.shape[1])
+            if valid.shape != canvas.shape:
+                raise InvalidInputError("attention_mask", tuple(valid.shape), f"give the shape of ids, {tuple(canvas.shape)}")
+        return self.model.logits(canvas, valid)
+
+
+EMBEDDED = Path(__file__).parent / "pretrained"
+
+
+def load(
+    model: str | Path | None = None,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    device_map: str | Mapping[str, str | int] | None = None,
+    mask_id: int | None = None,
+    eos_ids: Sequence[int] | None = None,
+    revision: str | None = None,
+    max_rows: int = 32,
+) -> Engine:
+    """An engine on a model.
+
+    Args:
+        model: a checkpoint directory or a Hub id; None for the embedded model.
+        dtype: of the weights; ``"auto"`` is what they are stored in.
+        device: where they go; None is CUDA where there is one, else the CPU.
+        device_map: module → device, or ``"auto"`` (needs the extra ``device-map``), instead of ``device``.
+        mask_id, eos_ids: override what the checkpoint says or lacks.
+        revision: of a Hub id.
+        max_rows: rows that share a forward pass at most.
+
+    Raises:
+        CheckpointError: not a checkpoint, not a supported family, truncated, tensors missing or unexpected.
+        InvalidInputError: an argument is wrong.
+    """
+    net, tokenizer = load_model(
+        EMBEDDED if model is None else model,
+        dtype=dtype, device=device, device_map=device_map, mask_id=mask_id, eos_ids=eos_ids, revision=revision,
+    )  # fmt: skip
+    return Engine(net, tokenizer, max_rows=max_rows)

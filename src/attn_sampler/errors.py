@@ -1,0 +1,102 @@
+"""Errors, all typed, all saying what to do.
+
+AttnSamplerError
+├── InvalidInputError       a value that the caller gave is wrong (also a ValueError)
+│   └── UnknownNameError    a name (sampler, option, model family) that does not exist; suggests the nearest one
+├── CheckpointError         a model directory that cannot be loaded: what is wrong with it, file by file
+├── ModelOutputError        the model returned something that no token can be chosen from (NaN)
+├── SamplerError            a sampler broke its contract (committed nothing, or outside its candidates)
+└── MissingDependencyError  an optional package is needed; names the extra to install (also an ImportError)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AttnSamplerError",
+    "CheckpointError",
+    "InvalidInputError",
+    "MissingDependencyError",
+    "ModelOutputError",
+    "SamplerError",
+    "UnknownNameError",
+    "check_choice",
+    "check_number",
+]
+
+
+class AttnSamplerError(Exception):
+    """Root of every error that this library raises on purpose."""
+
+
+class InvalidInputError(AttnSamplerError, ValueError):
+    """A value that the caller gave is wrong.
+
+    Attributes:
+        field: name of the parameter.
+        value: what was given.
+        remedy: what to give instead.
+    """
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        shown = repr(value)
+        super().__init__(f"{field}={shown if len(shown) <= 80 else shown[:77] + '...'}: {remedy}")
+        self.field, self.value, self.remedy = field, value, remedy
+
+
+class UnknownNameError(InvalidInputError):
+    """A name that does not exist. The remedy names the nearest one and lists them all."""
+
+    def __init__(self, field: str, value: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(field, value, f"{hint}known: {', '.join(known) or 'none'}")
+        self.suggestion = near[0] if near else None
+
+
+class CheckpointError(AttnSamplerError):
+    """A model directory that cannot be loaded."""
+
+
+class ModelOutputError(AttnSamplerError):
+    """The model returned something that no token can be chosen from."""
+
+
+class SamplerError(AttnSamplerError):
+    """A sampler broke its contract."""
+
+
+class MissingDependencyError(AttnSamplerError, ImportError):
+    """An optional package is missing.
+
+    Attributes:
+        extra: the extra of this package that brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'attn-sampler[{extra}]'")
+        self.extra = extra
+
+
+def check_number(
+    field: str, value: object, *, low: float, high: float = float("inf"), integer: bool = False, open_low: bool = False
+) -> None:
+    """Raise `InvalidInputError` unless ``value`` is a number in [low, high] (or (low, high] with ``open_low``)."""
+    kind = int if integer else (int, float)
+    noun = "an integer" if integer else "a number"
+    span = f"{'above' if open_low else 'at least'} {low:g}" if high == float("inf") else (
+        f"from {low:g} to {high:g}{' (the lower end excluded)' if open_low else ''}"
+    )  # fmt: skip
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise InvalidInputError(field, value, f"give {noun} {span}")
+    if not (low < value if open_low else low <= value) or not value <= high:  # a NaN fails both comparisons
+        raise InvalidInputError(field, value, f"give {noun} {span}")
+
+
+def check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise `UnknownNameError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise UnknownNameError(field, str(value), choices)

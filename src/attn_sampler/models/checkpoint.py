@@ -1,0 +1,106 @@
+"""A checkpoint directory: its config, its tensors one shard at a time, its tokenizer, its ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from attn_sampler.errors import CheckpointError, InvalidInputError
+
+__all__ = ["eos_ids", "find", "read_json", "tensors", "tokenizer"]
+
+_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
+
+
+def find(source: str | Path, revision: str | None) -> Path:
+    """The directory of a checkpoint: a local one, or a Hub id downloaded into (or found in) the Hub cache."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"{path} is no checkpoint: it has no config.json")
+        return path
+    if path.exists():
+        raise CheckpointError(f"{path} is a file; give the directory that holds config.json and the weights")
+    text = str(source)
+    if text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise InvalidInputError("model", text, "no such directory; give one, or a Hub id such as GSAI-ML/LLaDA-8B-Instruct")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(text, revision=revision, allow_patterns=_PATTERNS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{text} is neither a local directory nor available from the Hub: {reason}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where the file is absent."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no JSON object")
+    return content
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{index} has no weight_map")
+        names = sorted(set(weight_map.values()))
+    elif (folder / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    else:
+        raise CheckpointError(f"{folder} has no model.safetensors and no model.safetensors.index.json")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(f"{folder} lacks {', '.join(missing)}, which its index names")
+    return [folder / name for name in names]
+
+
+def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor with its name on disk, memory-mapped, one shard after the other."""
+    from safetensors import SafetensorError, safe_open
+
+    for shard in _shards(folder):
+        try:
+            with safe_open(shard, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
+                    yield name, file.get_tensor(name)
+        except SafetensorError as error:
+            raise CheckpointError(f"{shard} cannot be read ({error}); it is truncated or no safetensors file") from error
+
+
+def tokenizer(folder: Path) -> Any | None:
+    """The fast tokenizer with its chat template, or None where the directory has none."""
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    except Exception as error:  # the tokenizers library raises bare Exception on a broken file
+        raise CheckpointError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+
+
+def eos_ids(raw: Mapping[str, Any], folder: Path, tok: Any | None, end_of_turn: tuple[str, ...]) -> tuple[int, ...]:
+    """All ids that end an answer: of config, generation config and tokenizer, and the family's end-of-turn strings."""
+    found: list[int] = []
+    for value in (raw.get("eos_token_id"), read_json(folder / "generation_config.json").get("eos_token_id")):
+        found += value if isinstance(value, list) else [] if value is None else [value]
+    if tok is not None:
+        if tok.eos_token_id is not None:
+            found.append(tok.eos_token_id)
+        vocabulary = tok.get_vocab()
+        found += [vocabulary[text] for text in end_of_turn if text in vocabulary]
+    return tuple(dict.fromkeys(found))

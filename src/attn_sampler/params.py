@@ -1,0 +1,125 @@
+"""What one row is asked to do: frozen, validated once, the only home of the defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from attn_sampler import samplers
+from attn_sampler.errors import InvalidInputError, UnknownNameError, check_number
+from attn_sampler.seam import Sampler
+
+__all__ = ["SamplingParams"]
+
+BLOCK_LENGTH = 32  # unless told: min(32, max_new_tokens), the last block shorter where it does not divide
+
+
+@dataclass(frozen=True, init=False)
+class SamplingParams:
+    """Parameters of one row. Any keyword that is none of these is an option of the sampler, e.g. ``threshold=0.9``.
+
+    Attributes:
+        sampler: the sampler with its options (built from a name and the remaining keywords).
+        max_new_tokens: masks appended to the prompt, tokens.
+        block_length: blocks are finished left to right; must divide ``max_new_tokens``. Unset: at most 32.
+        steps: total forward passes at most, an equal share per block; every step then commits at least LLaDA's quota.
+            Unset: as many as the sampler takes, at least one commit each.
+        temperature: 0 takes the most likely token.
+        top_p: nucleus that noise may choose from, in (0, 1].
+        top_k: number of tokens that noise may choose from, 0 for all.
+        seed: of the row's own random numbers; drawn once, and kept here, when not given.
+        stop: strings that end the text (they are not part of it).
+        ignore_eos: go on after an end-of-sequence token and keep everything.
+        cfg_scale: classifier-free guidance (LLaDA), logits = l_u + (1 + cfg_scale)(l_c - l_u); 0 for none.
+        logits_eos_inf: the end-of-sequence token is never proposed (LLaDA).
+        confidence_eos_eot_inf: end tokens count as confidence 0, so they are committed last (LLaDA).
+    """
+
+    sampler: Sampler
+    max_new_tokens: int
+    block_length: int
+    steps: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    stop: tuple[str, ...]
+    ignore_eos: bool
+    cfg_scale: float
+    logits_eos_inf: bool
+    confidence_eos_eot_inf: bool
+
+    def __init__(
+        self,
+        *,
+        sampler: str | Sampler = "attention",
+        max_new_tokens: int = 64,
+        block_length: int | None = None,
+        steps: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int | None = None,
+        stop: str | tuple[str, ...] | list[str] = (),
+        ignore_eos: bool = False,
+        cfg_scale: float = 0.0,
+        logits_eos_inf: bool = False,
+        confidence_eos_eot_inf: bool = False,
+        **options: Any,
+    ) -> None:
+        own = {f.name for f in dataclasses.fields(SamplingParams)}
+        check_number("max_new_tokens", max_new_tokens, low=1, integer=True)
+        if block_length is None:
+            block_length = min(BLOCK_LENGTH, max_new_tokens)
+        else:
+            check_number("block_length", block_length, low=1, integer=True)
+            if max_new_tokens % block_length:
+                raise InvalidInputError("block_length", block_length, f"must divide max_new_tokens={max_new_tokens}")
+        if steps is not None:
+            check_number("steps", steps, low=1, integer=True)
+            blocks = -(-max_new_tokens // block_length)
+            if steps % blocks or steps > max_new_tokens:
+                remedy = f"give a multiple of the number of blocks ({blocks}), at most max_new_tokens={max_new_tokens}"
+                raise InvalidInputError("steps", steps, remedy)
+        check_number("temperature", temperature, low=0)
+        check_number("top_p", top_p, low=0, high=1, open_low=True)
+        check_number("top_k", top_k, low=0, integer=True)
+        if seed is not None:
+            check_number("seed", seed, low=0, high=2**63 - 1, integer=True)
+        check_number("cfg_scale", cfg_scale, low=0)
+        for name, flag in (
+            ("ignore_eos", ignore_eos),
+            ("logits_eos_inf", logits_eos_inf),
+            ("confidence_eos_eot_inf", confidence_eos_eot_inf),
+        ):
+            if not isinstance(flag, bool):
+                raise InvalidInputError(name, flag, "give True or False")
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        for text in stops:
+            if not isinstance(text, str) or not text:
+                raise InvalidInputError("stop", stop, "give non-empty strings")
+        values = {
+            "sampler": _build(sampler, options, own), "max_new_tokens": max_new_tokens, "block_length": block_length,
+            "steps": steps, "temperature": float(temperature), "top_p": float(top_p), "top_k": top_k,
+            "seed": secrets.randbits(63) if seed is None else seed, "stop": stops, "ignore_eos": ignore_eos,
+            "cfg_scale": float(cfg_scale), "logits_eos_inf": logits_eos_inf,
+            "confidence_eos_eot_inf": confidence_eos_eot_inf,
+        }  # fmt: skip
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values as plain JSON types, the sampler as its name with its options beside it."""
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return out | {"sampler": self.sampler.name, "options": dataclasses.asdict(self.sampler), "stop": list(self.stop)}  # type: ignore[call-overload]
+
+
+def _build(sampler: str | Sampler, options: dict[str, Any], own: set[str]) -> Sampler:
+    if isinstance(sampler, str) and options:
+        known = {f.name for f in dataclasses.fields(samplers.find(sampler))}
+        for option in options:
+            if option not in known:  # a misspelt parameter just as well as a misspelt option
+                raise UnknownNameError(f"parameter (sampler {sampler!r})", option, known | own)
+    return samplers.build(sampler, options)

@@ -1,0 +1,100 @@
+"""How many: scores and confidences → the set of positions to commit.
+
+Every rule is a pure function over (rows, width) tensors, returns a subset of ``candidates``, and returns at least one position in
+every row that has any. Ties go to the smaller index unless a rule says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+__all__ = ["attention_threshold", "entropy_bound", "factor", "rank", "threshold", "top_k"]
+
+
+def rank(
+    score: Float[Tensor, "rows width"],
+    candidates: Bool[Tensor, "rows width"],
+    tie: Float[Tensor, "rows width"] | None = None,
+) -> Int[Tensor, "rows width"]:
+    """Place of every candidate, 0 for the highest score; ties by ``tie`` (higher first), then by index. Others come last."""
+    order = torch.arange(score.shape[1], device=score.device).expand_as(score)
+    for key in (tie, score):  # stable sorts, the least significant key first
+        if key is not None:
+            key = key.masked_fill(~candidates, -torch.inf).gather(1, order)
+            order = order.gather(1, key.argsort(dim=1, descending=True, stable=True))
+    order = order.gather(1, (~candidates.gather(1, order)).int().argsort(dim=1, stable=True))
+    return torch.empty_like(order).scatter_(1, order, torch.arange(score.shape[1], device=score.device).expand_as(order))
+
+
+def top_k(
+    score: Float[Tensor, "rows width"],
+    candidates: Bool[Tensor, "rows width"],
+    k: Int[Tensor, " rows"],
+    tie: Float[Tensor, "rows width"] | None = None,
+) -> Bool[Tensor, "rows width"]:
+    """The ``k`` highest candidates of each row (all of them where there are fewer)."""
+    return candidates & (rank(score, candidates, tie) < k[:, None])
+
+
+def threshold(
+    confidence: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"], k: Int[Tensor, " rows"], tau: float
+) -> Bool[Tensor, "rows width"]:
+    """Confidence at least ``tau``, and the ``k`` most confident in any case (Fast-dLLM, arXiv 2505.22618)."""
+    return (candidates & (confidence >= tau)) | top_k(confidence, candidates, k)
+
+
+def factor(
+    confidence: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"], k: Int[Tensor, " rows"], f: float, quirk: bool
+) -> Bool[Tensor, "rows width"]:
+    """The largest n with (n + 1)(1 - c_n) <= f, c sorted downwards (Fast-dLLM, arXiv 2505.22618); at least ``k``.
+
+    ``quirk``: where only the last candidate fails it is accepted anyway, as the authors' code does.
+    """
+    place = rank(confidence, candidates)
+    ordered = torch.empty_like(confidence).scatter_(1, place, confidence)
+    n = torch.arange(1, confidence.shape[1] + 1, device=confidence.device)
+    total = candidates.sum(1)
+    ok = (ordered >= 1 - f / (n + 1)) & (n <= total[:, None])
+    ok[:, 0] = True
+    count = ok.int().cumprod(1).sum(1)
+    if quirk:
+        count = torch.where(count == total - 1, total, count)
+    return candidates & (place < torch.maximum(count, k)[:, None])
+
+
+def entropy_bound(
+    entropy: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"], k: Int[Tensor, " rows"], gamma: float
+) -> Bool[Tensor, "rows width"]:
+    """The longest prefix in ascending entropy whose sum minus maximum is at most ``gamma`` nats (EB-Sampler, arXiv 2505.24857)."""
+    place = rank(-entropy, candidates)
+    ordered = torch.empty_like(entropy).scatter_(1, place, entropy)
+    ok = ordered.cumsum(1) - ordered <= gamma  # ascending, so the maximum of a prefix is its last entry
+    count = ok.int().cumprod(1).sum(1)
+    return candidates & (place < torch.maximum(count, k)[:, None])
+
+
+def attention_threshold(
+    score: Float[Tensor, "rows width"],
+    confidence: Float[Tensor, "rows width"],
+    candidates: Bool[Tensor, "rows width"],
+    k: Int[Tensor, " rows"],
+    tau: float,
+    fallback: Literal["score", "conf"] = "score",
+) -> Bool[Tensor, "rows width"]:
+    """The dynamic attention threshold (arXiv 2604.08564, Algorithm 2).
+
+    Candidates split into high (confidence > ``tau``) and low. Every high one whose score exceeds the highest score among the low
+    ones is committed; no low one, and all are. The same as walking down the scores and stopping at the first low candidate.
+    Where that gives fewer than ``k``, the ``k`` best by score (``fallback="score"``; ties by confidence) or by confidence
+    (``"conf"``; ties by score) are committed: with k = 1 and tau >= 1 this is the sequential rule, Algorithm 1.
+    """
+    high = candidates & (confidence > tau)
+    limit = score.masked_fill(~candidates | high, -torch.inf).amax(1, keepdim=True)
+    chosen = high & (score > limit)
+    first, second = (score, confidence) if fallback == "score" else (confidence, score)
+    short = chosen.sum(1) < torch.minimum(k, candidates.sum(1))
+    return chosen | (top_k(first, candidates, k, tie=second) & short[:, None])

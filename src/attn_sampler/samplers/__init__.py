@@ -1,0 +1,116 @@
+"""The samplers, one short file each, and the registry that finds them by name.
+
+A name resolves lazily, so listing names imports no sampler. Packages add their own through the entry-point group
+``attn_sampler.samplers`` (name → a frozen dataclass that follows `attn_sampler.seam.Sampler`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal, Union
+
+from attn_sampler.errors import InvalidInputError, UnknownNameError
+from attn_sampler.seam import Sampler
+
+__all__ = ["build", "describe", "names", "parse_option"]
+
+GROUP = "attn_sampler.samplers"
+BUILT_IN = {
+    "attention": "attention:AttentionParallel",
+    "attention-sequential": "attention:AttentionSequential",
+    "confidence": "confidence:Confidence",
+    "eb": "eb:EntropyBounded",
+    "entropy": "entropy:Entropy",
+    "fast-dllm": "fast_dllm:FastDllmThreshold",
+    "fast-dllm-factor": "fast_dllm:FastDllmFactor",
+    "klass": "klass:Klass",
+    "left-to-right": "left_to_right:LeftToRight",
+    "margin": "margin:Margin",
+    "random": "random:Random",
+}
+
+
+def names() -> list[str]:
+    """Every registered name, built in and from entry points, sorted."""
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+
+
+@cache
+def find(name: str) -> type[Any]:
+    """The sampler class registered under ``name``."""
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    for point in entry_points(group=GROUP):
+        if point.name == name:
+            return point.load()
+    raise UnknownNameError("sampler", name, names())
+
+
+def build(sampler: str | Sampler, options: Mapping[str, object]) -> Sampler:
+    """The sampler of this name with these options; an instance is taken as it is."""
+    if not isinstance(sampler, str):
+        if not (dataclasses.is_dataclass(sampler) and isinstance(sampler, Sampler)):
+            raise InvalidInputError("sampler", sampler, "give a name or a frozen dataclass with name, paper, needs and select")
+        if options:
+            raise InvalidInputError("options", dict(options), "set the options on the sampler object itself")
+        return sampler
+    kind = find(sampler)
+    known = [f.name for f in dataclasses.fields(kind)]
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of sampler {sampler!r}", option, known)
+    return kind(**options)
+
+
+def parse_option(sampler: str, option: str, text: str) -> object:
+    """An option's value from the text of ``-o option=text``, by the option's declared type."""
+    kind = find(sampler)
+    hints = typing.get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]
+    if option not in known:
+        raise UnknownNameError(f"option of sampler {sampler!r}", option, known)
+    return _parse(option, text, hints[option])
+
+
+def _parse(option: str, text: str, hint: Any) -> object:
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        if text.lower() == "none":
+            return None
+        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
+    if typing.get_origin(hint) is Literal:
+        return text  # the sampler itself checks the choice, and lists it
+    if typing.get_origin(hint) is tuple:
+        return _parse_indices(option, text)
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise InvalidInputError(option, text, "give true or false")
+        return text.lower() == "true"
+    try:
+        return hint(text)
+    except ValueError:
+        raise InvalidInputError(option, text, f"give {'an integer' if hint is int else 'a number'}") from None
+
+
+def _parse_indices(option: str, text: str) -> tuple[int, ...]:
+    """``0,3,7-9`` → (0, 3, 7, 8, 9)."""
+    out: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()):
+            raise InvalidInputError(option, text, "give indices such as 0,3,7-9")
+        out += range(int(low), int(high or low) + 1)
+    return tuple(out)
+
+
+def describe(name: str) -> dict[str, object]:
+    """Name, one-line summary, paper and options with their defaults."""
+    kind = find(name)
+    options = {f.name: None if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(kind)}
+    return {"name": name, "summary": (kind.__doc__ or "").strip().split("\n")[0], "paper": kind.paper, "options": options}

@@ -1,0 +1,116 @@
+"""The seam between the engine and the samplers: what a sampler may ask for, what it sees, what it answers.
+
+A sampler is a frozen dataclass whose fields are its options. It sees a `Window` (a batch of rows that share the sampler and its
+options) and answers with a `Selection`. It holds no state: what it must remember it returns as ``memory`` and gets back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attn_sampler.propose import Proposal
+
+__all__ = ["Attention", "Memory", "Needs", "Sampler", "Selection", "Window"]
+
+Memory = Mapping[str, Tensor]
+"""Tensors that a sampler carries from step to step. The first axis is the row; a second axis, if any, is the window's width."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention statistics over a window: an average over layers and query heads of softmax(q k^T).
+
+    Attributes:
+        rows: the query rows summed: ``"all"`` positions of the window, the still ``"masked"`` ones, or the whole ``"block"``.
+        norm: ``"local"`` softmax over the window's own keys (the paper's block attention approximation), or ``"global"``, the
+            window's columns of the true attention matrix.
+        diag: whether a position's attention to itself counts.
+        layers, heads: indices used; None for all.
+        pairwise: whether the (rows x columns) matrix itself is wanted, not only its column sums.
+    """
+
+    rows: Literal["all", "masked", "block"] = "all"
+    norm: Literal["local", "global"] = "local"
+    diag: bool = True
+    layers: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    pairwise: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a sampler asks the engine for.
+
+    Attributes:
+        scope: positions it sees: its active ``"block"``, or the whole ``"answer"`` (it may still commit in the block only).
+        sub_block_length: narrows the window to so many positions of the active block; None for all of it.
+        cut: how the sub-block is cut: ``"consecutive"`` stretches counted from the start of the block, or the
+            ``"leftmost"`` masked positions.
+        attention: statistics wanted, None for none (the model then runs its plain fused kernel).
+    """
+
+    scope: Literal["block", "answer"] = "block"
+    sub_block_length: int | None = None
+    cut: Literal["consecutive", "leftmost"] = "consecutive"
+    attention: Attention | None = None
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a sampler sees at one step: rows that share it, each with the positions asked about.
+
+    Attributes:
+        positions: absolute positions; entries beyond a row's own width repeat a valid one and are never candidates.
+        candidates: masked positions that may be committed now.
+        proposal: the token and the confidence at each position.
+        quota: least number of commits that this step owes (1 without a step budget).
+        step_in_block: forwards already spent on the active block.
+        seed, forward: address of the row's random numbers (see `attn_sampler.rng`).
+        columns: attention column sums, where `Needs.attention` asked for them.
+        pairwise: the attention matrix itself, row = query, where asked for.
+    """
+
+    positions: Int[Tensor, "rows width"]
+    candidates: Bool[Tensor, "rows width"]
+    proposal: Proposal
+    quota: Int[Tensor, " rows"]
+    step_in_block: Int[Tensor, " rows"]
+    seed: Int[Tensor, " rows"]
+    forward: Int[Tensor, " rows"]
+    columns: Float[Tensor, "rows width"] | None = None
+    pairwise: Float[Tensor, "rows queries width"] | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a sampler answers.
+
+    Attributes:
+        commit: positions of the window to write now: a subset of the candidates, at least one in every row that has any.
+        score: what the order went by, higher first (for traces and views).
+        memory: given back at the next step of the same rows.
+    """
+
+    commit: Bool[Tensor, "rows width"]
+    score: Float[Tensor, "rows width"]
+    memory: Memory = field(default_factory=dict)
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A named score × rule. Implementations are frozen dataclasses; see ``docs/add-a-sampler.md``."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+
+    @property
+    def needs(self) -> Needs: ...
+
+    def select(self, window: Window, memory: Memory) -> Selection:
+        """Choose the positions to commit. ``memory`` is empty at a row's first step."""
+        ...
