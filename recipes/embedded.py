@@ -30,6 +30,7 @@ from attn_sampler.evals.tasks import (
     sudoku_grids,
     sudoku_problem,
     sudoku_solved,
+    sum_problem,
     word_problem,
     word_problems,
 )
@@ -126,15 +127,20 @@ class Data:
         prompt = "Sudoku:\n" + "\n".join(cells[i : i + 4] for i in range(0, 16, 4))
         return not is_held_out(prompt) and digest(cells) not in self.excluded
 
-    def words(self, step: int, n: int, canvas: int, easy: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """One batch of similar prompt length out of a pool; ``easy`` is the share of one-step problems."""
+    def words(self, step: int, n: int, canvas: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """One batch of similar prompt length out of a pool."""
         per_pool = self.words_per_pool // n
         number, index = divmod(step, per_pool)
         if self.pool[0] != number:
             rng = random.Random(f"{SEED}-{number}")
-            problems = []
+            problems, first = [], number * per_pool
+            easy = 0.15 + 0.6 * max(0.0, 1 - first / 1000)  # the curriculum: one-step problems first
+            drill = 0.0 if first < 2000 else 0.3  # later, bare sums too: short, and all about the result
             while len(problems) < per_pool * n:
-                problem = word_problem(rng, 1 if rng.random() < easy else rng.choice((2, 3, 3)))
+                if rng.random() < drill:
+                    problem = sum_problem(rng, rng.choice((1, 2, 3)))
+                else:
+                    problem = word_problem(rng, 1 if rng.random() < easy else rng.choice((2, 3, 3)))
                 if not is_held_out(problem.prompt):
                     problems.append(problem)
             prompts = self.tokenizer.encode_batch([p.prompt for p in problems])
@@ -155,10 +161,9 @@ class Data:
     def batch(self, step: int, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((SEED, step))
         canvas = int(rng.choice([24, 32, 48, 64, 96], p=[0.68, 0.16, 0.06, 0.07, 0.03]))
-        easy = 0.15 + 0.6 * max(0.0, 1 - step / 1000)  # the curriculum: one-step problems first
-        puzzles, problems = (n, n) if step < 2500 else (n // 2, 3 * n // 2)  # Sudoku is learnt first, then words need more
+        puzzles, problems = (n, n) if step < 2000 else (n // 2, 3 * n // 2)  # Sudoku is learnt first, then words need more
         puzzles = puzzles if canvas <= 32 else puzzles * 24 // canvas
-        return [self.sudoku(rng, puzzles, canvas), self.words(step, problems, canvas, easy)]
+        return [self.sudoku(rng, puzzles, canvas), self.words(step, problems, canvas)]
 
 
 def digest(cells: str) -> str:
@@ -202,7 +207,11 @@ class Net(nn.Module):
         self.ff_out = nn.Linear(d, vocab_size, bias=False)
         for name, p in self.named_parameters():
             if p.ndim == 2:
-                scale = 0.5 / math.sqrt(2 * CONFIG["n_layers"]) if "attn_out" in name or "blocks" in name and "ff_out" in name else 1.0
+                scale = (
+                    0.5 / math.sqrt(2 * CONFIG["n_layers"])
+                    if "attn_out" in name or ("blocks" in name and "ff_out" in name)
+                    else 1.0
+                )
                 nn.init.normal_(p, std=(0.05 if "wte" in name else scale / math.sqrt(p.shape[1])))
         nn.init.zeros_(self.ff_out.weight)
         head = d // self.heads
@@ -257,7 +266,9 @@ def orthogonal(m: torch.Tensor) -> torch.Tensor:
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def loss_of(net: Net, forward: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor, start: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, int]:
+def loss_of(
+    net: Net, forward: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor, start: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, int]:
     """Cross-entropy on masked answer tokens; the mask ratio is uniform over (0, 1] per row."""
     n, length = ids.shape
     answer = torch.arange(length) >= start[:, None]
@@ -338,7 +349,7 @@ def export(net: Net, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=5200)
     parser.add_argument("--batch", type=int, default=64, help="problems of each task in a batch")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
@@ -390,8 +401,11 @@ def main() -> None:
                 total_loss, total_count = 0.0, 0
                 if done % args.eval_every == 0 or done == args.steps:
                     row |= evaluate(net, tokenizer)
+                if done % 250 == 0 or done == args.steps:
                     part = checkpoint.with_suffix(".part")
-                    torch.save({"net": net.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(), "step": done}, part)
+                    torch.save(
+                        {"net": net.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict(), "step": done}, part
+                    )
                     part.replace(checkpoint)
                     export(net, tokenizer, args.out / "model")
                 log.write(json.dumps(row) + "\n")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         InvalidInputError,
         MissingDependencyError,
         ModelOutputError,
+        RowError,
         SamplerError,
         UnknownNameError,
     )
@@ -37,6 +38,7 @@ _HOME = {
     "MissingDependencyError": "errors",
     "ModelOutputError": "errors",
     "Result": "engine",
+    "RowError": "errors",
     "SamplerError": "errors",
     "SamplingParams": "params",
     "Step": "engine",
@@ -54,6 +56,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelOutputError",
     "Result",
+    "RowError",
     "SamplerError",
     "SamplingParams",
     "Step",

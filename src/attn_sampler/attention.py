@@ -3,7 +3,7 @@
 A fused kernel returns, with its output, each query row's log-sum-exp. The attention of chosen queries to chosen keys then is
 ``exp(q k^T scale + bias - lse)``: one small (queries x keys) product per layer and head, exact, averaged over heads and layers in
 float32 as the forward pass goes. ``norm="local"`` needs no log-sum-exp at all. The function is registered with transformers'
-`AttentionInterface`; the collector travels down the model's keyword arguments, so there is no global state and nothing is patched.
+`AttentionInterface`; the collector travels down the model's keyword arguments: no global state, nothing patched.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Collector:
         layer: int,
         query: Float[Tensor, "rows heads queries dim"],
         key: Float[Tensor, "rows kv_heads keys dim"],
-        bias: Float[Tensor, "..."] | None,
+        bias: Float[Tensor, ...] | None,
         scale: float,
         log_sum_exp: Float[Tensor, "rows heads queries"] | None,
     ) -> None:
@@ -95,7 +95,7 @@ def window_attention(
     ask: AttentionAsk,
     query: Float[Tensor, "rows heads queries dim"],
     key: Float[Tensor, "rows kv_heads keys dim"],
-    bias: Float[Tensor, "..."] | None,
+    bias: Float[Tensor, ...] | None,
     scale: float,
     log_sum_exp: Float[Tensor, "rows heads queries"] | None,
 ) -> Float[Tensor, "some asked width"]:

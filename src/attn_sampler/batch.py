@@ -38,11 +38,13 @@ class RowState:
     top_k: Int[Tensor, " rows"]
     seed: Int[Tensor, " rows"]
     cfg_scale: Float[Tensor, " rows"]
-    no_eos: Bool[Tensor, " rows"]
+    no_eos: Bool[Tensor, " rows"]  # the end-of-sequence token is never proposed
+    no_ends: Bool[Tensor, " rows"]  # nor any other end token (infill)
     unsure_eos: Bool[Tensor, " rows"]
     forward: Int[Tensor, " rows"]
     block_low: Int[Tensor, " rows"]  # -1 before the first forward
     block_masked: Int[Tensor, " rows"]  # masks it began with
+    block_left: Int[Tensor, " rows"]  # masks it has now
     step_in_block: Int[Tensor, " rows"]
 
     def rows(self, index: Int[Tensor, " kept"]) -> RowState:
@@ -82,6 +84,7 @@ class Asked:
     index: Int[Tensor, " some"]
     positions: Int[Tensor, "some width"]
     candidates: Bool[Tensor, "some width"]
+    windows_left: Int[Tensor, " some"]  # of the active block, this one included
     ask: Ask
 
 
@@ -104,13 +107,15 @@ class Batch:
     memories: Mapping[Sampler, tuple[tuple[int, ...], Memory]]
 
     @classmethod
-    def start(cls, canvas: Canvas, numbers: Sequence[int], params: Sequence[SamplingParams], model: Model) -> Batch:
-        """Rows before their first forward pass."""
+    def start(
+        cls, canvas: Canvas, numbers: Sequence[int], params: Sequence[SamplingParams], may_end: Sequence[bool], model: Model
+    ) -> Batch:
+        """Rows before their first forward pass; ``may_end``: whether end tokens may be proposed."""
 
         def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
             return torch.tensor(list(values), dtype=dtype, device=model.device)
 
-        lengths = [p.block_length for p in params]
+        lengths = [p.positions_per_block for p in params]
         counts = _block_counts(canvas, column(lengths, torch.long)).tolist()
         budgets = [0 if p.steps is None else p.steps // n for p, n in zip(params, counts, strict=True)]
         n = len(params)
@@ -123,11 +128,11 @@ class Batch:
             column([p.seed for p in params], torch.long),
             column([p.cfg_scale for p in params], torch.float64),
             column([p.logits_eos_inf for p in params], torch.bool),
+            column([not ends for ends in may_end], torch.bool),
             column([p.confidence_eos_eot_inf for p in params], torch.bool),
             column([0] * n, torch.long),
             column([-1] * n, torch.long),
-            column([0] * n, torch.long),
-            column([0] * n, torch.long),
+            *(column([0] * n, torch.long) for _ in range(3)),
         )
         spans = tuple((canvas.end - canvas.start).tolist())
         return cls(tuple(numbers), tuple(params), canvas, state, spans, _group(params), {})
@@ -158,11 +163,10 @@ class Batch:
         batch = self._enter_blocks()
         asked = [batch._ask(sampler, rows) for sampler, rows in self.groups]
         predictions = batch._predict(model, asked)
-        quota = batch._quota()
         canvas, memories, parts = batch.canvas, {}, []
         for question, prediction in zip(asked, predictions, strict=True):
             proposal = batch._propose(model, question, prediction)
-            selection = batch._select(question, prediction, proposal, quota)
+            selection = batch._select(question, prediction, proposal)
             commit = selection.commit & question.candidates
             canvas = canvases.commit(canvas, question.index, question.positions, proposal.tokens, commit)
             if selection.memory:
@@ -180,13 +184,21 @@ class Batch:
         index = torch.arange(canvas.ids.shape[1], device=low.device)
         inside = (index >= low[:, None]) & (index < high[:, None])
         fresh = low != state.block_low
-        masked = torch.where(fresh, (canvas.masked & inside).sum(1), state.block_masked)
+        left = (canvas.masked & inside).sum(1)
+        masked = torch.where(fresh, left, state.block_masked)
         step = torch.where(fresh, 0, state.step_in_block)
-        return replace(self, state=replace(state, block_low=low, block_masked=masked, step_in_block=step))
+        return replace(self, state=replace(state, block_low=low, block_masked=masked, block_left=left, step_in_block=step))
 
-    def _quota(self) -> Int[Tensor, " rows"]:
-        state = self.state
-        owed = blocks.quota(state.block_masked, state.steps_per_block.clamp(min=1), state.step_in_block)
+    def _quota(self, question: Asked) -> Int[Tensor, " some"]:
+        """Commits owed now, so that the row ends within its steps: LLaDA's quota, what earlier windows were too small for, and
+        the whole window where as many windows as steps are left."""
+        state = self.state.rows(question.index)
+        steps = state.steps_per_block.clamp(min=1)
+        owed = blocks.quota(state.block_masked, steps, state.step_in_block)
+        due = blocks.quota_until(state.block_masked, steps, state.step_in_block + 1)
+        owed = torch.maximum(owed, due - (state.block_masked - state.block_left))
+        full = torch.full_like(owed, question.positions.shape[1])
+        owed = torch.where(steps - state.step_in_block <= question.windows_left, full, owed)
         return torch.where(state.steps_per_block > 0, owed, 1).clamp(min=1)
 
     def _ask(self, sampler: Sampler, rows: tuple[int, ...]) -> Asked:
@@ -194,16 +206,19 @@ class Batch:
         needs, canvas = sampler.needs, self.canvas
         index = torch.tensor(rows, device=canvas.ids.device)
         start, end, low = canvas.start[index], canvas.end[index], self.state.block_low[index]
-        length = max(self.params[i].block_length for i in rows)
+        length = max(self.params[i].positions_per_block for i in rows)
         high = torch.minimum(low + self.state.block_length[index], end)
         width = min(length, needs.sub_block_length or length)
+        windows_left = torch.ones_like(low)
         if needs.scope == "answer":
             positions, real = blocks.span_positions(start, end, max(self.spans[i] for i in rows))
         elif needs.cut == "leftmost":
             positions, real = blocks.leftmost_masked(canvas, index, low, high, width)
+            windows_left = -(-self.state.block_left[index] // width)
         else:
-            first = canvases.settled(canvas)[index]
-            positions, real = blocks.span_positions(*blocks.active_span(low, high, first, width), width)
+            bounds = blocks.active_span(low, high, canvases.settled(canvas)[index], width)
+            positions, real = blocks.span_positions(*bounds, width)
+            windows_left = -(-(high - bounds[0]) // width)
         masked = canvas.masked[index[:, None], positions] & real
         candidates = masked & (positions >= low[:, None]) & (positions < high[:, None])
         statistics = None
@@ -212,7 +227,7 @@ class Batch:
             if needs.attention.rows == "block":
                 queries, counted = blocks.span_positions(low, high, length)
             statistics = AttentionAsk(needs.attention, index, queries, counted, positions, real)
-        return Asked(sampler, index, positions, candidates, Ask(index, positions, statistics))
+        return Asked(sampler, index, positions, candidates, windows_left, Ask(index, positions, statistics))
 
     def _predict(self, model: Model, asked: Sequence[Asked]) -> list[Prediction]:
         """One forward pass; rows with guidance ride along a second time with their given tokens masked."""
@@ -253,17 +268,18 @@ class Batch:
         banned = torch.zeros(len(rows), prediction.logits.shape[-1], device=model.device)
         banned[:, model.mask_id] = -torch.inf
         if model.eos_ids:
-            banned[:, model.eos_ids[0]] = torch.zeros_like(banned[:, 0]).masked_fill(state.no_eos, -torch.inf)
+            banned[:, list(model.eos_ids)] = banned.new_zeros(len(rows), 1).masked_fill(state.no_ends[:, None], -torch.inf)
+            banned[:, model.eos_ids[0]] = banned.new_zeros(len(rows)).masked_fill(state.no_eos | state.no_ends, -torch.inf)
         unsure = None
         if any(p.confidence_eos_eot_inf for p in rows):
             unsure = torch.zeros_like(banned)
             unsure[:, list(model.eos_ids)] = unsure[:, :1].masked_fill(state.unsure_eos[:, None], -torch.inf)
         return propose(prediction.logits, choice, question.positions, banned, unsure)
 
-    def _select(self, question: Asked, prediction: Prediction, proposal: Proposal, quota: Tensor) -> Selection:
+    def _select(self, question: Asked, prediction: Prediction, proposal: Proposal) -> Selection:
         state = self.state.rows(question.index)
         window = Window(
-            question.positions, question.candidates, proposal, quota[question.index], state.step_in_block,
+            question.positions, question.candidates, proposal, self._quota(question), state.step_in_block,
             state.seed, state.forward, prediction.columns, prediction.pairwise,
         )  # fmt: skip
         numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
@@ -274,7 +290,9 @@ class Batch:
         memory = {name: _resize(value, width) for name, value in memory.items()}
         return question.sampler.select(window, memory)
 
-    def _report(self, canvas: Canvas, parts: Sequence[tuple[Asked, Proposal, Selection]]) -> tuple[Report, dict[int, tuple[str, str]]]:
+    def _report(
+        self, canvas: Canvas, parts: Sequence[tuple[Asked, Proposal, Selection]]
+    ) -> tuple[Report, dict[int, tuple[str, str]]]:
         """Everything that leaves the device, in one place; and which rows went wrong."""
         n = len(self.numbers)
         rows: dict[str, list[Any]] = {f.name: [None] * n for f in fields(Report)}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attn_sampler.canvas import Canvas
 
-__all__ = ["active_span", "leftmost_masked", "quota", "span_positions"]
+__all__ = ["active_span", "leftmost_masked", "quota", "quota_until", "span_positions"]
 
 
 def active_span(
@@ -49,3 +49,8 @@ def quota(masked: Int[Tensor, " rows"], steps: Int[Tensor, " rows"], step: Int[T
     LLaDA's ``get_num_transfer_tokens`` (arXiv 2502.09992): an equal share each, the first ``masked % steps`` steps one more.
     """
     return masked // steps + (step < masked % steps).long()
+
+
+def quota_until(masked: Int[Tensor, " rows"], steps: Int[Tensor, " rows"], step: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """Sum of `quota` over the first ``step`` forwards."""
+    return step * (masked // steps) + torch.minimum(step, masked % steps)

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from attn_sampler import canvas as canvases
 from attn_sampler.batch import Batch, Report
-from attn_sampler.errors import AttnSamplerError, InvalidInputError, ModelOutputError, SamplerError, check_number
+from attn_sampler.errors import InvalidInputError, ModelOutputError, RowError, SamplerError, check_number
 from attn_sampler.models import load_model
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
 from attn_sampler.text import Hole, Prompt, Transcript, encode, parse_template
 
-__all__ = ["Engine", "Result", "Step", "load"]
+__all__ = ["Engine", "Result", "Row", "Step", "load"]
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class Step:
 
 
 @dataclass
-class _Row:
-    """A row's own Python-side state; its tensors live in the `Batch`."""
+class Row:
+    """A prepared row: its checked parameters and canvas. Once admitted, its tensors live in the `Batch`."""
 
     params: SamplingParams
     ids: list[int]
@@ -129,10 +129,11 @@ class Engine:
     def __init__(self, model: Model, tokenizer: Any | None = None, *, max_rows: int = 32) -> None:
         check_number("max_rows", max_rows, low=1, integer=True)
         self.model, self.tokenizer, self.max_rows = model, tokenizer, max_rows
-        self._rows: dict[int, _Row] = {}  # every unfinished row
+        self._rows: dict[int, Row] = {}  # every unfinished row
         self._waiting: deque[int] = deque()
         self._batch: Batch | None = None  # the active rows
-        self._inbox: dict[int, deque[Step | AttnSamplerError]] = {}  # rows that somebody follows
+        self._inbox: dict[int, deque[Step | RowError]] = {}  # rows that generate or a stream follows
+        self._loose: deque[Step | RowError] = deque()  # of all other rows, for `step`
         self._count = 0
         self._lock = threading.RLock()
 
@@ -144,9 +145,10 @@ class Engine:
         Raises:
             InvalidInputError: the prompt is empty, too long for the context, or holds the mask token.
         """
-        return self._enter(self._prepare(prompt, params, chat))
+        return self._enter(self.prepare(prompt, params, chat=chat))
 
-    def _prepare(self, prompt: Prompt, params: SamplingParams | None, chat: bool | None) -> _Row:
+    def prepare(self, prompt: Prompt, params: SamplingParams | None = None, *, chat: bool | None = None) -> Row:
+        """A row that has been checked but not admitted yet, for `run`."""
         params = params or SamplingParams()
         ids = encode(self.tokenizer, prompt, chat)
         self._check_ids("prompt", ids)
@@ -154,10 +156,18 @@ class Engine:
         masked = [False] * len(ids) + [True] * n
         return self._row(params, [*ids, *[self.model.mask_id] * n], masked, len(ids), not params.ignore_eos)
 
-    def _prepare_infill(
-        self, template: str | Sequence[str | Sequence[int] | Hole], params: SamplingParams | None, prompt: Prompt | None, chat: bool | None
-    ) -> _Row:
+    def prepare_infill(
+        self,
+        template: str | Sequence[str | Sequence[int] | Hole],
+        params: SamplingParams | None = None,
+        *,
+        prompt: Prompt | None = None,
+        chat: bool | None = None,
+    ) -> Row:
+        """Likewise for `infill`."""
         params = params or SamplingParams()
+        if params.stop:
+            raise InvalidInputError("stop", params.stop, "holes are always filled: infill takes no stop strings")
         ids = [] if prompt is None else encode(self.tokenizer, prompt, chat)
         self._check_ids("prompt", ids)
         shown, masked = len(ids), [False] * len(ids)
@@ -165,7 +175,7 @@ class Engine:
             if isinstance(part, Hole):
                 ids, masked = ids + [self.model.mask_id] * part.length, masked + [True] * part.length
                 continue
-            piece = encode(self.tokenizer, part, False)
+            piece = encode(self.tokenizer, part, False, field="template")
             self._check_ids("template", piece)
             ids, masked = ids + piece, masked + [False] * len(piece)
         if not any(masked):
@@ -180,17 +190,21 @@ class Engine:
             if i == mask:
                 raise InvalidInputError(field, i, "this is the mask token; to have masks filled inside a text use infill")
 
-    def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool) -> _Row:
+    def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool) -> Row:
         if len(ids) > self.model.context_length:
             new = sum(masked)
             remedy = f"with {new} new tokens that is longer than the context of {self.model.context_length}; shorten one of them"
             raise InvalidInputError("prompt", f"{len(ids) - new} tokens", remedy)
         transcript = Transcript(None if self.tokenizer is None else self._decode, params.stop)
-        row = _Row(params, ids, masked, shown, ends, transcript)
+        row = Row(params, ids, masked, shown, ends, transcript)
         if params.steps is not None:
-            blocks = len({(i - row.start) // params.block_length for i, m in enumerate(masked) if m})
+            blocks = len({(i - row.start) // params.positions_per_block for i, m in enumerate(masked) if m})
             if params.steps % blocks:
                 raise InvalidInputError("steps", params.steps, f"give a multiple of the number of blocks ({blocks})")
+            windows = -(-params.positions_per_block // (params.sampler.needs.sub_block_length or params.positions_per_block))
+            if params.steps // blocks < windows:
+                remedy = f"the sampler works through {windows} sub-blocks per block: give at least {windows * blocks}"
+                raise InvalidInputError("steps", params.steps, remedy)
         wanted = params.sampler.needs.attention
         if wanted is not None:
             if self.model.num_layers == 0:
@@ -207,7 +221,11 @@ class Engine:
         assert self.tokenizer is not None
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def _enter(self, row: _Row, followed: bool = False) -> int:
+    def piece(self, token_id: int) -> str:
+        """What one token looks like by itself (its id in angle brackets where there is no tokenizer)."""
+        return f"⟨{token_id}⟩" if self.tokenizer is None else self.tokenizer.decode([token_id])
+
+    def _enter(self, row: Row, followed: bool = False) -> int:
         with self._lock:
             number, self._count = self._count, self._count + 1
             row.admitted = time.perf_counter()
@@ -236,28 +254,50 @@ class Engine:
     # --- the one loop -----------------------------------------------------------------------------------------------
 
     def step(self) -> list[Step]:
-        """One forward pass over the active rows; one Step for each of them. Empty when there is nothing to do.
+        """One forward pass over all active rows; the Steps of those that came through `admit`.
+
+        Steps of rows that `generate` or a stream follows go there. Empty when nothing is left to do for the caller's rows.
 
         Raises:
-            ModelOutputError: the model returned NaN; the rows concerned are removed, the others can go on.
+            ModelOutputError: the model returned NaN for a row; it is removed, the others go on with the next call.
             SamplerError: a sampler broke its contract; likewise.
         """
         with self._lock:
-            self._join()
-            if self._batch is None:
-                return []
-            before = self._batch
-            outcome = before.advance(self.model)
-            self._batch = outcome.batch
-            steps = [self._record(i, n, outcome.report) for i, n in enumerate(before.numbers) if n not in outcome.faults]
-            ended = {step.row for step in steps if step.finished} | set(outcome.faults)
-            if ended:
-                self._batch = self._batch.without(ended)
-            for step in steps:
-                if step.row in self._inbox:
-                    self._inbox[step.row].append(step)
-            self._raise(outcome.faults)
+            if not self._loose:
+                self._advance()
+            steps: list[Step] = []
+            while self._loose:
+                if isinstance(self._loose[0], RowError) and steps:
+                    break  # first what went well, the error at the next call
+                item = self._loose.popleft()
+                if isinstance(item, RowError):
+                    raise item
+                steps.append(item)
             return steps
+
+    def _advance(self) -> None:
+        """Run the model once and put every row's Step, or its error, where its owner looks."""
+        self._join()
+        if self._batch is None:
+            return
+        before = self._batch
+        outcome = before.advance(self.model)
+        self._batch = outcome.batch
+        gone: set[int] = set()
+        for i, number in enumerate(before.numbers):
+            item: Step | RowError
+            if number in outcome.faults:
+                kind, message = outcome.faults[number]
+                item = (ModelOutputError if kind == "model" else SamplerError)(number, message)
+                del self._rows[number]
+                gone.add(number)
+            else:
+                item = self._record(i, number, outcome.report)
+                if item.finished:
+                    gone.add(number)
+            self._inbox.get(number, self._loose).append(item)
+        if gone:
+            self._batch = self._batch.without(gone)
 
     def _join(self) -> None:
         """Let waiting rows in, as many as fit."""
@@ -270,18 +310,10 @@ class Engine:
             [row.ids for row in rows], [row.masked for row in rows], [row.start for row in rows],
             self.model.pad_id, self.model.device,
         )  # fmt: skip
-        new = Batch.start(canvas, joining, [row.params for row in rows], self.model)
+        new = Batch.start(
+            canvas, joining, [row.params for row in rows], [row.ends or row.params.ignore_eos for row in rows], self.model
+        )
         self._batch = new if self._batch is None else self._batch.join(new, self.model.pad_id)
-
-    def _raise(self, faults: Mapping[int, tuple[str, str]]) -> None:
-        """Hand each error to whoever follows its row; raise the first that nobody follows."""
-        for number, (kind, message) in faults.items():
-            del self._rows[number]
-        for number, (kind, message) in faults.items():
-            error = (ModelOutputError if kind == "model" else SamplerError)(f"row {number}: {message}")
-            if number not in self._inbox:
-                raise error
-            self._inbox[number].append(error)
 
     def _record(self, i: int, number: int, report: Report) -> Step:
         """What happened to one row, and its result if it has ended."""
@@ -328,14 +360,15 @@ class Engine:
                         raise InvalidInputError("row", number, "it was cancelled")
                     while inbox:
                         item = inbox.popleft()
-                        if isinstance(item, AttnSamplerError):
+                        if isinstance(item, RowError):
                             raise item
                         steps.append(item)
                 if steps:
                     return steps
-                self.step()
+                self._advance()
 
-    def _drain(self, rows: Sequence[_Row], on_step: Callable[[Step], None] | None) -> list[Result]:
+    def run(self, rows: Sequence[Row], on_step: Callable[[Step], None] | None = None) -> list[Result]:
+        """Admit prepared rows and run them to their ends; results in their order."""
         numbers = [self._enter(row, followed=True) for row in rows]
         results: dict[int, Result] = {}
         try:
@@ -376,7 +409,7 @@ class Engine:
             each = list(params)
             if len(each) != len(prompts):
                 raise InvalidInputError("params", f"{len(each)} of them", f"give one, or one for each of {len(prompts)} prompts")
-        return self._drain([self._prepare(p, one, chat) for p, one in zip(prompts, each, strict=True)], on_step)
+        return self.run([self.prepare(p, one, chat=chat) for p, one in zip(prompts, each, strict=True)], on_step)
 
     def infill(
         self,
@@ -391,16 +424,16 @@ class Engine:
 
         Args:
             template: text with ``[[n]]`` for a hole of n tokens, or a list of text, token ids and `Hole`.
-            params: ``max_new_tokens`` is not used (the holes say how many); an end-of-sequence token ends nothing.
+            params: the holes say how many tokens, not ``max_new_tokens``; end tokens are never proposed.
             prompt: what the filled text answers, if anything.
         """
-        return self._drain([self._prepare_infill(template, params, prompt, chat)], on_step)[0]
+        return self.run([self.prepare_infill(template, params, prompt=prompt, chat=chat)], on_step)[0]
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, chat: bool | None = None) -> Iterator[Step]:
         """The Steps of one row as they happen. Closing the iterator cancels the row."""
-        return self._follow(self._prepare(prompt, params, chat))
+        return self._follow(self.prepare(prompt, params, chat=chat))
 
-    def _follow(self, row: _Row) -> Iterator[Step]:
+    def _follow(self, row: Row) -> Iterator[Step]:
         number = self._enter(row, followed=True)
         try:
             while True:
@@ -415,7 +448,7 @@ class Engine:
         self, prompt: Prompt, params: SamplingParams | None = None, *, chat: bool | None = None
     ) -> AsyncIterator[Step]:
         """`stream` for asyncio: forward passes run in a thread, and concurrent streams share them."""
-        number = self._enter(self._prepare(prompt, params, chat), followed=True)
+        number = self._enter(self.prepare(prompt, params, chat=chat), followed=True)
         try:
             while True:
                 for step in await asyncio.to_thread(self._take, [number]):
@@ -428,7 +461,9 @@ class Engine:
     # --- debugging --------------------------------------------------------------------------------------------------
 
     def logits(
-        self, ids: Int[Tensor, "rows length"] | Sequence[Sequence[int]], attention_mask: Tensor | Sequence[Sequence[int]] | None = None
+        self,
+        ids: Int[Tensor, "rows length"] | Sequence[Sequence[int]],
+        attention_mask: Tensor | Sequence[Sequence[int]] | None = None,
     ) -> Float[Tensor, "rows length vocab"]:
         """Logits of a whole canvas, row ``i`` predicting token ``i``: for parity checks, not for generation.
 
@@ -441,7 +476,9 @@ class Engine:
         if canvas.ndim != 2 or not canvas.numel():
             raise InvalidInputError("ids", tuple(canvas.shape), "give (rows, length), neither of them 0")
         if int(canvas.min()) < 0 or int(canvas.max()) >= self.model.vocab_size:
-            raise InvalidInputError("ids", [int(canvas.min()), int(canvas.max())], f"give ids from 0 to {self.model.vocab_size - 1}")
+            raise InvalidInputError(
+                "ids", [int(canvas.min()), int(canvas.max())], f"give ids from 0 to {self.model.vocab_size - 1}"
+            )
         valid = None
         if attention_mask is not None:
             valid = torch.as_tensor(attention_mask, device=self.model.device).bool().reshape(-1, canvas.shape[1])

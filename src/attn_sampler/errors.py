@@ -4,14 +4,16 @@ AttnSamplerError
 ├── InvalidInputError       a value that the caller gave is wrong (also a ValueError)
 │   └── UnknownNameError    a name (sampler, option, model family) that does not exist; suggests the nearest one
 ├── CheckpointError         a model directory that cannot be loaded: what is wrong with it, file by file
-├── ModelOutputError        the model returned something that no token can be chosen from (NaN)
-├── SamplerError            a sampler broke its contract (committed nothing, or outside its candidates)
+├── RowError                one row failed; the others can go on
+│   ├── ModelOutputError    the model returned something that no token can be chosen from (NaN)
+│   └── SamplerError        a sampler broke its contract (committed nothing, or outside its candidates)
 └── MissingDependencyError  an optional package is needed; names the extra to install (also an ImportError)
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "InvalidInputError",
     "MissingDependencyError",
     "ModelOutputError",
+    "RowError",
     "SamplerError",
     "UnknownNameError",
     "check_choice",
@@ -61,11 +64,23 @@ class CheckpointError(AttnSamplerError):
     """A model directory that cannot be loaded."""
 
 
-class ModelOutputError(AttnSamplerError):
+class RowError(AttnSamplerError):
+    """One row failed; the others can go on.
+
+    Attributes:
+        row: its number.
+    """
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(f"row {row}: {message}")
+        self.row = row
+
+
+class ModelOutputError(RowError):
     """The model returned something that no token can be chosen from."""
 
 
-class SamplerError(AttnSamplerError):
+class SamplerError(RowError):
     """A sampler broke its contract."""
 
 
@@ -92,7 +107,7 @@ def check_number(
     )  # fmt: skip
     if isinstance(value, bool) or not isinstance(value, kind):
         raise InvalidInputError(field, value, f"give {noun} {span}")
-    if not (low < value if open_low else low <= value) or not value <= high:  # a NaN fails both comparisons
+    if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
         raise InvalidInputError(field, value, f"give {noun} {span}")
 
 

@@ -13,7 +13,8 @@ from attn_sampler.seam import Sampler
 
 __all__ = ["SamplingParams"]
 
-BLOCK_LENGTH = 32  # unless told: min(32, max_new_tokens), the last block shorter where it does not divide
+BLOCK_LENGTH = 32  # unless told, the last block shorter where it does not divide
+LOWEST_TEMPERATURE = 1e-6  # below it logits / temperature overflows, and it is argmax anyway
 
 
 @dataclass(frozen=True, init=False)
@@ -23,8 +24,9 @@ class SamplingParams:
     Attributes:
         sampler: the sampler with its options (built from a name and the remaining keywords).
         max_new_tokens: masks appended to the prompt, tokens.
-        block_length: blocks are finished left to right; must divide ``max_new_tokens``. Unset: at most 32.
-        steps: total forward passes at most, an equal share per block; every step then commits at least LLaDA's quota.
+        block_length: blocks are finished left to right; must divide ``max_new_tokens``. None: at most 32.
+        steps: total forward passes at most, an equal share per block (so a multiple of the number of blocks); every step then
+            commits at least LLaDA's quota.
             Unset: as many as the sampler takes, at least one commit each.
         temperature: 0 takes the most likely token.
         top_p: nucleus that noise may choose from, in (0, 1].
@@ -39,7 +41,7 @@ class SamplingParams:
 
     sampler: Sampler
     max_new_tokens: int
-    block_length: int
+    block_length: int | None
     steps: int | None
     temperature: float
     top_p: float
@@ -71,19 +73,17 @@ class SamplingParams:
     ) -> None:
         own = {f.name for f in dataclasses.fields(SamplingParams)}
         check_number("max_new_tokens", max_new_tokens, low=1, integer=True)
-        if block_length is None:
-            block_length = min(BLOCK_LENGTH, max_new_tokens)
-        else:
+        if block_length is not None:
             check_number("block_length", block_length, low=1, integer=True)
             if max_new_tokens % block_length:
                 raise InvalidInputError("block_length", block_length, f"must divide max_new_tokens={max_new_tokens}")
         if steps is not None:
             check_number("steps", steps, low=1, integer=True)
-            blocks = -(-max_new_tokens // block_length)
-            if steps % blocks or steps > max_new_tokens:
-                remedy = f"give a multiple of the number of blocks ({blocks}), at most max_new_tokens={max_new_tokens}"
-                raise InvalidInputError("steps", steps, remedy)
+            if steps > max_new_tokens:
+                raise InvalidInputError("steps", steps, f"give at most max_new_tokens={max_new_tokens}")
         check_number("temperature", temperature, low=0)
+        if 0 < temperature < LOWEST_TEMPERATURE:
+            raise InvalidInputError("temperature", temperature, f"give 0, or at least {LOWEST_TEMPERATURE}")
         check_number("top_p", top_p, low=0, high=1, open_low=True)
         check_number("top_k", top_k, low=0, integer=True)
         if seed is not None:
@@ -96,19 +96,23 @@ class SamplingParams:
         ):
             if not isinstance(flag, bool):
                 raise InvalidInputError(name, flag, "give True or False")
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        for text in stops:
-            if not isinstance(text, str) or not text:
-                raise InvalidInputError("stop", stop, "give non-empty strings")
+        stops = (stop,) if isinstance(stop, str) else stop
+        if not isinstance(stops, (tuple, list)) or not all(isinstance(text, str) and text for text in stops):
+            raise InvalidInputError("stop", stop, "give a string or a list of strings, none of them empty")
         values = {
             "sampler": _build(sampler, options, own), "max_new_tokens": max_new_tokens, "block_length": block_length,
             "steps": steps, "temperature": float(temperature), "top_p": float(top_p), "top_k": top_k,
-            "seed": secrets.randbits(63) if seed is None else seed, "stop": stops, "ignore_eos": ignore_eos,
+            "seed": secrets.randbits(63) if seed is None else seed, "stop": tuple(stops), "ignore_eos": ignore_eos,
             "cfg_scale": float(cfg_scale), "logits_eos_inf": logits_eos_inf,
             "confidence_eos_eot_inf": confidence_eos_eot_inf,
         }  # fmt: skip
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def positions_per_block(self) -> int:
+        """`block_length`, or its default."""
+        return min(BLOCK_LENGTH, self.max_new_tokens) if self.block_length is None else self.block_length
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain JSON types, the sampler as its name with its options beside it."""

@@ -84,7 +84,7 @@ def _sample(
     logits: Float[Tensor, "rows width vocab"], choice: Choice, positions: Int[Tensor, "rows width"]
 ) -> Int[Tensor, "rows width"]:
     """Gumbel-max in float64; float32 noise measurably narrows the distribution (arXiv 2409.02908)."""
-    scaled = logits.double() / choice.temperature.clamp(min=1e-6)[:, None, None]
+    scaled = logits.double() / torch.where(choice.temperature > 0, choice.temperature, 1.0)[:, None, None]
     if choice.filters:
         scaled = _filter(scaled, choice.top_p, choice.top_k)
     noise = uniform(choice.seed, choice.forward, positions, TOKENS, logits.shape[-1])
@@ -95,7 +95,7 @@ def _filter(
     logits: Float[Tensor, "rows width vocab"], top_p: Float[Tensor, " rows"], top_k: Int[Tensor, " rows"]
 ) -> Float[Tensor, "rows width vocab"]:
     """Drop what lies outside the nucleus (the token that crosses top_p stays), then outside the top_k."""
-    ordered, index = logits.sort(-1, descending=True, stable=True)
+    ordered, index = torch.sort(logits, dim=-1, descending=True, stable=True)
     before = ordered.softmax(-1).cumsum(-1).roll(1, -1)
     before[..., 0] = 0.0
     rank = torch.arange(logits.shape[-1], device=logits.device)

@@ -1,8 +1,8 @@
 """Random numbers that depend on nothing but their address.
 
-A number is a hash of (seed, stream, forward, position, index): the SplitMix64 finaliser over int64, which wraps in the same way on
-every device. So a row draws the same noise alone and in any batch, and no generator state has to follow rows that join and
-leave. SplitMix64: Steele, Lea and Flood, OOPSLA 2014.
+A number is a hash of (seed, stream, forward, position, index): the SplitMix64 finaliser over int64, which wraps in the same
+way on every device. So a row draws the same noise alone and in any batch, and no generator state has to follow rows that join
+and leave. SplitMix64: Steele, Lea and Flood, OOPSLA 2014.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def uniform(
     seed: Int[Tensor, " rows"], forward: Int[Tensor, " rows"], positions: Int[Tensor, "rows width"], stream: int, size: int = 1
 ) -> Float64[Tensor, "rows width size"]:
     """Uniform numbers in the open interval (0, 1), ``size`` of them per position."""
-    key = _mix(_mix(seed + stream) ^ forward)
+    key = _mix(_mix(_mix(seed) + stream) ^ forward)
     key = _mix(key[:, None] ^ positions)
     bits = _mix(key[..., None] ^ torch.arange(size, device=positions.device))
-    return (_shift(bits, 11).double() + 0.5) * 2.0**-53
+    return (_shift(bits, 12).double() + 0.5) * 2.0**-52  # 52 bits: with 53 the largest would round to 1

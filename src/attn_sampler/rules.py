@@ -48,7 +48,11 @@ def threshold(
 
 
 def factor(
-    confidence: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"], k: Int[Tensor, " rows"], f: float, quirk: bool
+    confidence: Float[Tensor, "rows width"],
+    candidates: Bool[Tensor, "rows width"],
+    k: Int[Tensor, " rows"],
+    f: float,
+    quirk: bool,
 ) -> Bool[Tensor, "rows width"]:
     """The largest n with (n + 1)(1 - c_n) <= f, c sorted downwards (Fast-dLLM, arXiv 2505.22618); at least ``k``.
 
@@ -69,7 +73,7 @@ def factor(
 def entropy_bound(
     entropy: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"], k: Int[Tensor, " rows"], gamma: float
 ) -> Bool[Tensor, "rows width"]:
-    """The longest prefix in ascending entropy whose sum minus maximum is at most ``gamma`` nats (EB-Sampler, arXiv 2505.24857)."""
+    """The longest prefix in ascending entropy whose sum minus maximum is at most ``gamma`` nats (EB, arXiv 2505.24857)."""
     place = rank(-entropy, candidates)
     ordered = torch.empty_like(entropy).scatter_(1, place, entropy)
     ok = ordered.cumsum(1) - ordered <= gamma  # ascending, so the maximum of a prefix is its last entry
@@ -88,7 +92,7 @@ def attention_threshold(
     """The dynamic attention threshold (arXiv 2604.08564, Algorithm 2).
 
     Candidates split into high (confidence > ``tau``) and low. Every high one whose score exceeds the highest score among the low
-    ones is committed; no low one, and all are. The same as walking down the scores and stopping at the first low candidate.
+    ones is committed; no low one, and all are. With distinct scores the same as walking down and stopping at the first low one.
     Where that gives fewer than ``k``, the ``k`` best by score (``fallback="score"``; ties by confidence) or by confidence
     (``"conf"``; ties by score) are committed: with k = 1 and tau >= 1 this is the sequential rule, Algorithm 1.
     """

@@ -18,7 +18,9 @@ from attn_sampler.propose import Proposal
 __all__ = ["Attention", "Memory", "Needs", "Sampler", "Selection", "Window"]
 
 Memory = Mapping[str, Tensor]
-"""Tensors that a sampler carries from step to step. The first axis is the row; a second axis, if any, is the window's width."""
+"""Tensors that a sampler carries from step to step. The first axis is the row; a second axis, if any, is the window's width.
+
+A row that joins a group which has memory already starts from zeros, so zeros must mean "nothing yet"."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Selection:
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A named score × rule. Implementations are frozen dataclasses; see ``docs/add-a-sampler.md``."""
+    """A named score × rule. Implementations are frozen dataclasses; ``CONTRIBUTING.md`` shows how to add one."""
 
     name: ClassVar[str]
     paper: ClassVar[str]

@@ -41,29 +41,30 @@ def parse_template(template: str) -> list[str | Hole]:
     return parts
 
 
-def encode(tokenizer: Any | None, prompt: Prompt, chat: bool | None) -> list[int]:
+def encode(tokenizer: Any | None, prompt: Prompt, chat: bool | None, field: str = "prompt") -> list[int]:
     """Ids of a prompt.
 
     Text becomes one user message where the checkpoint has a chat template (``chat=None``), always (True) or never (False).
+    Pieces of an infill template get no special tokens of the tokenizer's own (``field="template"``).
     """
     if isinstance(prompt, str):
         if not prompt:
-            raise InvalidInputError("prompt", prompt, "give at least one token")
+            raise InvalidInputError(field, prompt, "give at least one token")
         tok = _needed(tokenizer, prompt)
         if chat is False or (chat is None and not tok.chat_template):
-            return list(tok.encode(prompt))
+            return list(tok.encode(prompt, add_special_tokens=field == "prompt"))
         return _chat(tok, [{"role": "user", "content": prompt}])
     if not isinstance(prompt, Sequence) or isinstance(prompt, bytes):
-        raise InvalidInputError("prompt", prompt, "give text, a list of token ids or a list of chat messages")
+        raise InvalidInputError(field, prompt, "give text, a list of token ids or a list of chat messages")
     if not prompt:
-        raise InvalidInputError("prompt", prompt, "give at least one token")
+        raise InvalidInputError(field, prompt, "give at least one token")
     if all(isinstance(item, Mapping) for item in prompt):
         for message in prompt:
             if not isinstance(message, Mapping) or set(message) < {"role", "content"}:
-                raise InvalidInputError("prompt", message, 'a chat message has "role" and "content"')
+                raise InvalidInputError(field, message, 'a chat message has "role" and "content"')
         return _chat(_needed(tokenizer, prompt), [dict(m) for m in prompt if isinstance(m, Mapping)])
     if not all(isinstance(item, int) and not isinstance(item, bool) for item in prompt):
-        raise InvalidInputError("prompt", prompt, "give text, a list of token ids or a list of chat messages")
+        raise InvalidInputError(field, prompt, "give text, a list of token ids or a list of chat messages")
     return [item for item in prompt if isinstance(item, int)]
 
 

@@ -48,10 +48,10 @@ CONTAINERS = ("boxes", "bags", "jars", "baskets")
 GAINS = ("buys", "finds", "gets", "wins")
 LOSSES = ("sells", "loses", "gives away", "drops")
 
-START_MAX = 20  # a number given at the start
-CHANGE_MAX = 10  # a number gained, lost, or by which two people differ
+START_MAX = 12  # a number given at the start
+CHANGE_MAX = 9  # a number gained, lost, or by which two people differ
 FACTOR_MAX = 5  # number of containers, things in each, friends, price
-VALUE_MAX = 40  # every intermediate result before the last lies in 0 .. VALUE_MAX
+VALUE_MAX = 30  # what gains and prices lead to at most; a comparison can add CHANGE_MAX, a sum doubles it
 
 
 def word_problem(rng: random.Random, steps: int) -> Problem:
@@ -122,9 +122,21 @@ def word_problem(rng: random.Random, steps: int) -> Problem:
         else:
             text.append(f"How many {thing} do they have together?")
             value = step(first, "+", value)
-    if value > 99:
-        return word_problem(rng, steps)
     return Problem("word", " ".join(text), "\n".join([*equations, f"#### {value}"]), steps)
+
+
+def sum_problem(rng: random.Random, steps: int) -> Problem:
+    """A bare chain of sums and differences, worked in the same form."""
+    value = rng.randint(1, VALUE_MAX)
+    text, equations = str(value), []
+    for _ in range(steps):
+        plus = value < 2 or (rng.random() < 0.5 and value + CHANGE_MAX <= 2 * VALUE_MAX)
+        amount = rng.randint(1, VALUE_MAX if plus and value + VALUE_MAX <= 2 * VALUE_MAX else min(CHANGE_MAX, value))
+        result = value + amount if plus else value - amount
+        text += f" {'+' if plus else '-'} {amount}"
+        equations.append(f"{value} {'+' if plus else '-'} {amount} = {result}")
+        value = result
+    return Problem("sum", f"What is {text}?", "\n".join([*equations, f"#### {value}"]), steps)
 
 
 def word_problems(n: int, seed: int, steps: tuple[int, ...] = (1, 2, 3)) -> list[Problem]:
@@ -151,9 +163,7 @@ def final_number(text: str) -> int | None:
 def sudoku_grids() -> tuple[str, ...]:
     """All 288 complete 4 x 4 Sudoku grids, each as 16 digits row by row."""
     rows = ["".join(p) for p in permutations("1234")]
-    return tuple(
-        grid for grid in map("".join, _products(rows)) if _units_complete(grid)
-    )
+    return tuple(grid for grid in map("".join, _products(rows)) if _units_complete(grid))
 
 
 def _products(rows: list[str]) -> Iterator[tuple[str, str, str, str]]:

@@ -37,7 +37,9 @@ def load_model(
     raw = checkpoint.read_json(folder / "config.json")
     if not llada.matches(raw):
         known = "; ".join(f"{name} ({text})" for name, (text, _) in FAMILIES.items())
-        raise CheckpointError(f"{folder / 'config.json'}: model_type={raw.get('model_type')!r} is not supported. Families: {known}")
+        raise CheckpointError(
+            f"{folder / 'config.json'}: model_type={raw.get('model_type')!r} is not supported. Families: {known}"
+        )
     tok = checkpoint.tokenizer(folder)
     facts = llada.facts(raw)
     net = _build(folder, llada.config(raw), _dtype(dtype), _placement(device, device_map))
@@ -118,7 +120,10 @@ def _build(folder: Path, settings: dict[str, Any], dtype: torch.dtype | None, pl
         seen.add(target)
     missing = sorted(set(expected) - seen)
     if missing or unexpected:
-        parts = [f"missing: {_some(missing)}" if missing else "", f"unexpected: {_some(unexpected)}" if unexpected else ""]
+        parts = [
+            f"missing: {', '.join(missing)}" if missing else "",
+            f"unexpected: {', '.join(unexpected)}" if unexpected else "",
+        ]
         raise CheckpointError(f"{folder}: tensors do not fit the config; " + "; ".join(filter(None, parts)))
     # Rotary tables are no parameters. They are made anew in float32: on the meta device they hold nothing, and casting
     # them with the model (`model.to(bfloat16)`) would move the logits by more than 1.
@@ -153,7 +158,3 @@ def _device_of(name: str, where: Mapping[str, Any]) -> Any:
             return _device_of("model.embed_tokens.weight", where)
         raise InvalidInputError("device_map", dict(where), f"it places no device for {name}")
     return where[max(fitting, key=len)]
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    return ", ".join(sorted(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,11 @@ def tokenizer(folder: Path) -> Any | None:
     from transformers import PreTrainedTokenizerFast
 
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder)
+        tok = PreTrainedTokenizerFast.from_pretrained(folder)
     except Exception as error:  # the tokenizers library raises bare Exception on a broken file
         raise CheckpointError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+    tok.model_max_length = sys.maxsize  # the engine checks lengths, with an error instead of a warning
+    return tok
 
 
 def eos_ids(raw: Mapping[str, Any], folder: Path, tok: Any | None, end_of_turn: tuple[str, ...]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""LLaDA-8B-Base, LLaDA-8B-Instruct, LLaDA-1.5 (arXiv 2502.09992, 2505.19223): a Llama without the causal mask, other tensor names.
+"""LLaDA-8B-Base, -Instruct and LLaDA-1.5 (arXiv 2502.09992, 2505.19223): a Llama without the causal mask, other tensor names.
 
 No permutation of q and k is needed (both use the rotate-half form); measured against the authors' model: difference 0.
 """

@@ -24,7 +24,7 @@ __all__ = ["AttentionParallel", "AttentionSequential"]
 
 @dataclass(frozen=True)
 class AttentionSequential:
-    """Attn-Sampler, sequential: one position per forward, the highest attention column sum first.
+    """Attn-Sampler, sequential: the highest attention column sum first, one position per forward (or the step budget's quota).
 
     Options:
         rows: query rows summed: all of the sub-block, the still masked ones, or the whole active block.
@@ -76,7 +76,7 @@ class AttentionSequential:
         score = scores.column_sum(window)
         keep: dict[str, Tensor] = {}
         if self.refresh == "subblock":
-            place = window.positions[:, 0]
+            place = window.positions[:, 0] + 1  # 0 is a row without memory
             if memory:
                 score = torch.where((memory["place"] == place)[:, None], memory["columns"], score)
             keep = {"columns": score, "place": place}

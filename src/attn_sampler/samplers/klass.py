@@ -1,9 +1,10 @@
 """KLASS (arXiv 2511.05664): commit what is both confident and stable from one forward to the next.
 
-Stable means that the last ``history`` values of KL(p_t || p_{t-1}) at the position are all below ``kl_threshold``. The memory spans
-the whole answer, because the reference keeps it across blocks: a block's first steps compare with the block before. Where
-nothing is ready, the step's quota goes by confidence. Deviation: probabilities in the logits' own precision (float32 at least)
-where the authors' code has float64; with p near 1e-12 in both logs the difference is below 1e-6 nats.
+Stable means that the last ``history`` values of KL(p_t || p_{t-1}) at the position are all below ``kl_threshold``. The memory
+spans the whole answer, because the reference keeps it across blocks: a block's first steps compare with the block before. Where
+less is ready than the step owes, the most confident are committed too (the authors' code does so only where nothing is ready, and
+may then leave masks behind when ``steps`` is below the answer's length). Deviation: probabilities in the logits' own precision
+(float32 at least) where the authors' code has float64; with p near 1e-12 in both logs the difference is below 1e-6 nats.
 """
 
 from __future__ import annotations
@@ -58,5 +59,6 @@ class Klass:
         warm = (window.step_in_block >= self.history - 1)[:, None]
         ready = window.candidates & (confidence > self.threshold) & (past < self.kl_threshold).all(-1) & warm
         slow = rules.top_k(confidence, window.candidates, window.quota)
-        commit = torch.where(ready.any(1, keepdim=True), ready, slow)
+        short = ready.sum(1) < torch.minimum(window.quota, window.candidates.sum(1))
+        commit = ready | (slow & short[:, None])
         return Selection(commit, confidence, {"p": p, "kl": past})

@@ -1,0 +1,36 @@
+# Every target sets up what it needs: Python 3.11 or newer and make are enough.
+PYTHON ?= python3
+# The torch that the tests ran with. On Linux this is the CUDA build; for the CPU build:
+#   make setup TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+PROMPT ?= Tom has 9 apples. He buys 4 more. Anna has 3 fewer than Tom. How many apples do they have together?
+
+.PHONY: setup check test demo bench docs
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+demo: setup
+	$(BIN)/attn-sampler generate --watch "$(PROMPT)"
+
+test: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python recipes/reference.py --check
+
+bench: setup
+	$(BIN)/attn-sampler bench attention
+
+docs: setup
+	$(BIN)/python recipes/reference.py

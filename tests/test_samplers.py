@@ -1,0 +1,287 @@
+"""What every registered sampler owes, on random tables and ragged batches; and what its options reduce to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attn_sampler import Engine, InvalidInputError, SamplingParams, Step, UnknownNameError, samplers
+from attn_sampler.propose import Proposal
+from attn_sampler.seam import Needs, Sampler, Window
+from fakes import TableModel, one_hot, random_table
+
+VOCAB, MASK = 8, 7
+TABLE = 64  # positions before the table repeats
+
+# Every registered name with its defaults, and the options that take another path through the code.
+CONFIGS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in samplers.names()] + [
+    ("attention", {"norm": "global", "rows": "masked", "diag": False}),
+    ("attention", {"rows": "block", "fallback": "conf", "sub_block_length": 3}),
+    ("attention", {"sub_block_length": None, "threshold": 0.5}),
+    ("attention-sequential", {"window": "leftmost", "sub_block_length": 3}),
+    ("attention-sequential", {"refresh": "subblock", "sub_block_length": 4}),
+    ("confidence", {"k": 3}),
+    ("fast-dllm-factor", {"factor": 2.0, "compat": "reference"}),
+    ("klass", {"threshold": 0.3, "kl_threshold": 5.0, "history": 1}),
+]
+IDS = ["-".join([name, *map(str, options.values())]) for name, options in CONFIGS]
+every_config = pytest.mark.parametrize(("name", "options"), CONFIGS, ids=IDS)
+
+
+def engine(seed: int, *, moving: bool = True) -> Engine:
+    attention = random_table(seed + 1, TABLE, TABLE, 2.0)
+    return Engine(TableModel(random_table(seed, TABLE, VOCAB), mask_id=MASK, moving=moving, attention=attention))
+
+
+Row = tuple[list[int], int, int, int | None, int]
+"""Prompt, max_new_tokens, block_length, steps, seed."""
+
+
+@st.composite
+def rows(draw: st.DrawFn, budget: bool = False) -> Row:
+    prompt = draw(st.lists(st.integers(0, MASK - 1), min_size=1, max_size=6))
+    block_length, count = draw(st.integers(1, 10)), draw(st.integers(1, 2))
+    per_block = draw(st.integers(1, block_length)) if budget else None
+    return prompt, block_length * count, block_length, per_block and per_block * count, draw(st.integers(0, 99))
+
+
+def windows_per_block(name: str, options: dict[str, Any], block_length: int) -> int:
+    """Forwards that a block takes at least: samplers with sub-blocks finish one after the other."""
+    width = samplers.build(name, options).needs.sub_block_length or block_length
+    return -(-block_length // width)
+
+
+def run(
+    batch: list[Row], name: str, options: dict[str, Any], seed: int, temperature: float = 0.0, moving: bool = True
+) -> list[list[Step]]:
+    """The Steps of each row of a ragged batch. A step budget below what the sampler can keep is raised to that."""
+    least = [windows_per_block(name, options, b) * (n // b) for _, n, b, _, _ in batch]
+    batch = [(*row[:3], row[3] and max(row[3], low), row[4]) for row, low in zip(batch, least, strict=True)]
+    params = [
+        SamplingParams(
+            sampler=name, max_new_tokens=n, block_length=b, steps=s, seed=noise, temperature=temperature, ignore_eos=True, **options
+        )
+        for _, n, b, s, noise in batch
+    ]
+    seen: dict[int, list[Step]] = {}
+    prompts = [prompt for prompt, *_ in batch]
+    engine(seed, moving=moving).generate(prompts, params, on_step=lambda step: seen.setdefault(step.row, []).append(step))
+    return [seen[row] for row in sorted(seen)]
+
+
+@every_config
+@settings(max_examples=8)
+@given(batch=st.lists(rows() | rows(budget=True), min_size=1, max_size=3), seed=st.integers(0, 99), warm=st.booleans())
+def test_the_course_of_a_run(name: str, options: dict[str, Any], batch: list[Row], seed: int, warm: bool) -> None:
+    """Commits are new, in the active block, among the positions asked about; nothing else moves; the run ends in time."""
+    for (prompt, length, block, _, _), steps in zip(batch, run(batch, name, options, seed, 0.8 if warm else 0.0), strict=True):
+        ids, masked = prompt + [MASK] * length, set(range(len(prompt), len(prompt) + length))
+        assert len(steps) <= length
+        for step in steps:
+            active = (min(masked) - len(prompt)) // block
+            assert step.positions, "every forward commits something"
+            assert set(step.positions) <= set(step.window) <= masked
+            assert all((p - len(prompt)) // block == active for p in step.window), "an earlier block is finished first"
+            for position, token in zip(step.positions, step.tokens, strict=True):
+                ids[position] = token
+            masked -= set(step.positions)
+            assert step.ids == ids, "what was given or committed never changes"
+            assert step.masked == sorted(masked)
+            assert step.settled == min(masked, default=len(ids))
+            assert MASK not in step.tokens
+            assert len(step.scores) == len(step.window)
+            assert len(step.confidences) == len(step.positions)
+        assert not masked
+        assert steps[-1].finished
+        assert not any(step.finished for step in steps[:-1])
+
+
+@every_config
+@settings(max_examples=8)
+@given(batch=st.lists(rows(budget=True), min_size=1, max_size=2), seed=st.integers(0, 99))
+def test_promised_steps_are_never_exceeded(name: str, options: dict[str, Any], batch: list[Row], seed: int) -> None:
+    uneven = ([1, 2], 32, 32, 11, 0)  # three a step: sub-blocks of eight have two left over for their third step
+    fewest = ([1, 2], 32, 16, 2 * windows_per_block(name, options, 16), 0)
+    batch = [*batch, uneven, fewest]
+    for (_, length, block, steps, _), taken in zip(batch, run(batch, name, options, seed), strict=True):
+        assert steps is not None
+        assert len(taken) <= max(steps, windows_per_block(name, options, block) * (length // block))
+
+
+def test_a_budget_below_one_step_per_sub_block_is_refused() -> None:
+    three = {"max_new_tokens": 32, "block_length": 32, "steps": 3}
+    with pytest.raises(InvalidInputError, match="at least 4") as caught:
+        engine(0).generate([[1]], SamplingParams(sampler="attention", sub_block_length=8, **three))
+    assert caught.value.field == "steps"
+    (result,) = engine(0).generate([[1]], SamplingParams(sampler="attention", sub_block_length=None, **three))
+    assert result.forwards <= 3
+
+
+@pytest.mark.parametrize("name", ["confidence", "entropy", "left-to-right", "margin", "random"])
+@settings(max_examples=12)
+@given(row=rows(budget=True), seed=st.integers(0, 99))
+def test_a_quota_is_met_exactly_by_samplers_without_a_threshold(name: str, row: Row, seed: int) -> None:
+    """LLaDA's schedule: an equal share each, the first steps of a block one more."""
+    prompt, length, block, total, _ = row
+    assert total is not None
+    per_block = total // (length // block)
+    want = [block // per_block + (i < block % per_block) for i in range(per_block)]
+    (steps,) = run([row], name, {}, seed)
+    assert [len(step.positions) for step in steps] == want * (length // block)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "stretch"),
+    [
+        ("attention", {}, 8),
+        ("attention", {"sub_block_length": None}, 16),
+        ("attention", {"sub_block_length": 5}, 5),
+        ("attention", {"window": "leftmost", "sub_block_length": 5}, 5),
+        ("fast-dllm", {}, 16),
+        ("fast-dllm", {"threshold": 1.0}, 16),
+        ("fast-dllm-factor", {}, 16),
+        ("fast-dllm-factor", {"factor": 0.0}, 16),
+        ("eb", {}, 16),
+        ("eb", {"gamma": 0.0}, 16),
+    ],
+)
+def test_certain_tokens_take_one_forward_per_block_or_sub_block(name: str, options: dict[str, Any], stretch: int) -> None:
+    tokens = [i % MASK for i in range(40)]
+    model = TableModel(one_hot(tokens, VOCAB), mask_id=MASK, attention=random_table(0, 40, 40))
+    params = SamplingParams(sampler=name, max_new_tokens=32, block_length=16, ignore_eos=True, **options)
+    (result,) = Engine(model).generate([[1, 2, 3]], params)
+    assert result.token_ids == tokens[3:35]
+    assert result.forwards == 2 * -(-16 // stretch) == model.forwards
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "base"),
+    [
+        ("eb", {"gamma": 0.0}, "entropy"),
+        ("fast-dllm", {"threshold": 1.0}, "confidence"),
+        ("fast-dllm-factor", {"factor": 0.0}, "confidence"),
+        ("klass", {"threshold": 1.0}, "confidence"),
+        ("klass", {"kl_threshold": 0.0}, "confidence"),
+        ("attention", {"threshold": 1.0}, "attention-sequential"),
+        ("confidence", {"k": 1}, "confidence"),
+    ],
+)
+@settings(max_examples=8)
+@given(batch=st.lists(rows(), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_the_strictest_option_is_the_sequential_rule(
+    name: str, options: dict[str, Any], base: str, batch: list[Row], seed: int
+) -> None:
+    strict, plain = run(batch, name, options, seed), run(batch, base, {}, seed)
+    assert [[step.positions for step in steps] for steps in strict] == [[step.positions for step in steps] for steps in plain]
+    assert all(len(step.positions) == 1 for steps in plain for step in steps)
+
+
+@settings(max_examples=8)
+@given(batch=st.lists(rows(), min_size=1, max_size=3), seed=st.integers(0, 99))
+def test_left_to_right_goes_from_left_to_right(batch: list[Row], seed: int) -> None:
+    for steps in run(batch, "left-to-right", {}, seed):
+        order = [position for step in steps for position in step.positions]
+        assert order == sorted(order)
+
+
+def test_random_order_is_the_seeds() -> None:
+    orders = []
+    for seed in (0, 0, 1):
+        (steps,) = run([([1], 12, 12, None, seed)], "random", {}, 3)
+        orders.append([step.positions[0] for step in steps])
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_refresh_per_sub_block_keeps_the_first_scores() -> None:
+    """With ``refresh="subblock"`` a position's score is that of the first forward of its sub-block."""
+    (steps,) = run([([1, 2], 12, 12, None, 0)], "attention-sequential", {"refresh": "subblock", "sub_block_length": 4}, 5)
+    for low in (0, 4, 8):
+        scores = [dict(zip(step.window, step.scores, strict=True)) for step in steps[low : low + 4]]
+        assert all(later[p] == scores[0][p] for later in scores for p in later)
+    (fresh,) = run([([1, 2], 12, 12, None, 0)], "attention-sequential", {"sub_block_length": 4}, 5)
+    again = [dict(zip(step.window, step.scores, strict=True)) for step in fresh[:2]]
+    assert any(again[1][p] != again[0][p] for p in again[1])
+
+
+@every_config
+@given(data=st.data(), rows=st.integers(1, 3), width=st.integers(1, 9), seed=st.integers(0, 999))
+def test_select_by_hand(name: str, options: dict[str, Any], data: st.DataObject, rows: int, width: int, seed: int) -> None:
+    """Without any engine: a subset of the candidates, nothing where there are none, something where there are."""
+    sampler = samplers.build(name, options)
+    assert isinstance(sampler, Sampler)
+    flags = st.lists(st.lists(st.booleans(), min_size=width, max_size=width), min_size=rows, max_size=rows)
+    memory: Any = {}
+    for step in range(2):
+        candidates = torch.tensor(data.draw(flags))
+        logits = random_table(seed + step, rows * width, VOCAB).reshape(rows, width, VOCAB)
+        confidence, tokens = logits.softmax(-1).max(-1)
+        proposal = Proposal(tokens, confidence, logits)
+        quota, zero = torch.tensor(data.draw(st.lists(st.integers(1, 4), min_size=rows, max_size=rows))), torch.zeros(rows).long()
+        needs: Needs = sampler.needs
+        columns = None if needs.attention is None else logits[..., 0]
+        positions = torch.arange(width).expand(rows, -1)
+        answer = sampler.select(Window(positions, candidates, proposal, quota, zero + step, zero, zero + step, columns), memory)
+        memory = answer.memory
+        assert not (answer.commit & ~candidates).any()
+        assert torch.equal(answer.commit.any(1), candidates.any(1))
+        assert answer.score.shape == candidates.shape
+
+
+# --- the registry -------------------------------------------------------------------------------------------------------------
+
+
+def test_names_are_sorted_and_described() -> None:
+    assert samplers.names() == sorted(samplers.names())
+    for name in samplers.names():
+        shown = samplers.describe(name)
+        assert samplers.find(name).name == shown["name"] == name
+        assert shown["summary"].endswith((".", ")"))
+        assert shown["paper"]
+        assert samplers.build(name, shown["options"]) == samplers.build(name, {}), "the defaults shown are the defaults"
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("atention", "attention"), ("fast_dllm", "fast-dllm"), ("marign", "margin")])
+def test_an_unknown_sampler_suggests_the_nearest(typo: str, meant: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"did you mean '{meant}'") as caught:
+        SamplingParams(sampler=typo)
+    assert caught.value.suggestion == meant
+    assert all(name in str(caught.value) for name in samplers.names())
+
+
+def test_an_unknown_option_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'threshold'"):
+        SamplingParams(sampler="attention", treshold=0.9)
+    with pytest.raises(UnknownNameError, match="did you mean 'max_new_tokens'"):
+        SamplingParams(sampler="attention", max_new_token=4)
+    with pytest.raises(UnknownNameError, match="'gamma'"):
+        samplers.build("eb", {"gama": 1})
+
+
+@pytest.mark.parametrize(
+    ("sampler", "option", "text", "value"),
+    [
+        ("attention", "threshold", "0.7", 0.7),
+        ("attention", "sub_block_length", "4", 4),
+        ("attention", "sub_block_length", "none", None),
+        ("attention", "diag", "false", False),
+        ("attention", "norm", "global", "global"),
+        ("attention", "layers", "0,3,7-9", (0, 3, 7, 8, 9)),
+        ("attention", "heads", "none", None),
+        ("confidence", "k", "2", 2),
+    ],
+)
+def test_options_from_text(sampler: str, option: str, text: str, value: object) -> None:
+    assert samplers.parse_option(sampler, option, text) == value
+
+
+@pytest.mark.parametrize(
+    ("sampler", "option", "text"),
+    [("attention", "threshold", "x"), ("attention", "diag", "1"), ("attention", "layers", "1-"), ("eb", "k", "1"), ("confidence", "k", "1.5")],
+)
+def test_options_from_wrong_text(sampler: str, option: str, text: str) -> None:
+    with pytest.raises(InvalidInputError):
+        samplers.parse_option(sampler, option, text)
