@@ -3,8 +3,7 @@
     python recipes/embedded.py --out runs/embedded
 
 Everything is drawn from fixed seeds; batch number ``i`` is a function of (seed, i) alone, so a run that was killed and
-started again sees the same batches. The last 25 % of the steps lower the learning rate linearly to zero.
-"""
+started again sees the same batches. """
 
 from __future__ import annotations
 
@@ -37,6 +36,7 @@ from attn_sampler.evals.tasks import (
 
 HERE = Path(__file__).parent
 SEED = 2026
+DECAY = 0.45  # the last share of the steps, over which the learning rate falls linearly to zero
 SPECIAL = ["<|eos|>", "<|mask|>", "<|user|>", "<|assistant|>"]
 EOS, MASK, USER, ASSISTANT = range(4)
 CHAT_TEMPLATE = (
@@ -161,7 +161,7 @@ class Data:
     def batch(self, step: int, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((SEED, step))
         canvas = int(rng.choice([24, 32, 48, 64, 96], p=[0.68, 0.16, 0.06, 0.07, 0.03]))
-        puzzles, problems = (n, n) if step < 2000 else (n // 2, 3 * n // 2)  # Sudoku is learnt first, then words need more
+        puzzles, problems = (n, n) if step < 2000 else (n // 2, 3 * n // 2) if step < 2500 else (3 * n // 4, 5 * n // 4)
         puzzles = puzzles if canvas <= 32 else puzzles * 24 // canvas
         return [self.sudoku(rng, puzzles, canvas), self.words(step, problems, canvas)]
 
@@ -349,7 +349,7 @@ def export(net: Net, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
-    parser.add_argument("--steps", type=int, default=5200)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--batch", type=int, default=64, help="problems of each task in a batch")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
@@ -381,7 +381,7 @@ def main() -> None:
     began, seen, total_loss, total_count = time.time(), first, 0.0, 0
     with (args.out / "log.jsonl").open("a") as log:
         for step in range(first, args.steps):
-            factor = min(1.0, (step + 1) / 100, (args.steps - step) / (0.25 * args.steps))
+            factor = min(1.0, (step + 1) / 100, (args.steps - step) / (DECAY * args.steps))
             for optimizer, lr in ((muon, args.lr), (adam, args.lr * 0.3)):
                 optimizer.param_groups[0]["lr"] = lr * factor
             generator = torch.Generator().manual_seed(SEED * 1_000_003 + step)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -19,6 +19,7 @@ def draw(seed: int, forward: int, positions: list[int], stream: int = TOKENS, si
     return uniform(torch.tensor([seed]), torch.tensor([forward]), torch.tensor([positions]), stream, size)[0]
 
 
+@settings(max_examples=15)
 @given(SEEDS, st.integers(0, 5000))
 def test_uniform_in_the_open_interval(seed: int, forward: int) -> None:
     """Kolmogorov-Smirnov at 0.1 %, mean and correlation of neighbours within five standard errors."""
@@ -51,10 +52,10 @@ def test_every_part_of_the_address_counts() -> None:
 
 @pytest.mark.parametrize("axis", ["seed", "forward", "position"])
 def test_neighbouring_addresses_are_uncorrelated(axis: str) -> None:
-    n = 4000
-    x = torch.cat(
-        [draw(*{"seed": (i, 3, [5]), "forward": (3, i, [5]), "position": (3, 5, [i])}[axis])[0] for i in range(n)]  # type: ignore[arg-type]
-    )
+    n = 20_000
+    moving, fixed = torch.arange(n), torch.full((n,), 3)
+    seed, forward, position = (moving if axis == name else fixed for name in ("seed", "forward", "position"))
+    x = uniform(seed, forward, position[:, None], TOKENS)[:, 0, 0]
     centred = x - 0.5
     for lag in (1, 2, 3, 16, 256):
         assert abs(float((centred[lag:] * centred[:-lag]).mean())) < 5 / 12 / n**0.5
