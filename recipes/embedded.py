@@ -3,7 +3,8 @@
     python recipes/embedded.py --out runs/embedded
 
 Everything is drawn from fixed seeds; batch number ``i`` is a function of (seed, i) alone, so a run that was killed and
-started again sees the same batches. """
+started again sees the same batches.
+"""
 
 from __future__ import annotations
 

@@ -54,7 +54,11 @@ def models(layers: int, heads: int, kv_heads: int, device: str = "cpu") -> tuple
 
 def eager_attention(net: LlamaForCausalLM, ids: Tensor, valid: Tensor) -> Tensor:
     """(layers, rows, heads, queries, keys)."""
-    bias = torch.zeros(valid.shape, device=valid.device).masked_fill(~valid, -torch.inf)[:, None, None].expand(-1, 1, ids.shape[1], -1)
+    bias = (
+        torch.zeros(valid.shape, device=valid.device)
+        .masked_fill(~valid, -torch.inf)[:, None, None]
+        .expand(-1, 1, ids.shape[1], -1)
+    )
     with torch.inference_mode():
         out = net.model(input_ids=ids, attention_mask=bias, output_attentions=True, use_cache=False)
     return torch.stack(out.attentions)

@@ -1,4 +1,4 @@
-"""Statistics never hold an n x n tensor, and what they cost beside the plain forward grows with the window, not with n squared."""
+"""Statistics never hold an n x n tensor; what they cost beside the plain forward grows with the window, not with n squared."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def model() -> TransformersModel:
         vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=HEADS,
         num_key_value_heads=KV_HEADS, max_position_embeddings=2048,
     )  # fmt: skip
-    return TransformersModel(LlamaForCausalLM(settings).requires_grad_(False), mask_id=1, eos_ids=(), pad_id=0, context_length=2048)
+    return TransformersModel(
+        LlamaForCausalLM(settings).requires_grad_(False), mask_id=1, eos_ids=(), pad_id=0, context_length=2048
+    )
 
 
 def forward(n: int, window: int, statistics: Attention | None, padded: bool = False) -> Allocations:

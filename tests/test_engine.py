@@ -23,7 +23,7 @@ def writer(tokens: list[int], vocab: int, mask: int, eos: tuple[int, ...] = (), 
     return Engine(TableModel(one_hot(tokens, vocab, 1.0) * strength[:, None], mask_id=mask, eos_ids=eos), tokenizer)
 
 
-# --- endings --------------------------------------------------------------------------------------------------------------------
+# --- endings ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -45,7 +45,9 @@ def test_a_row_ends_as_soon_as_everything_before_its_end_token_is_there() -> Non
     table = one_hot([0, 1, 2, 8, 3, 4, 5], 10, 8.0)
     table[3] *= 2  # the end token is what the model is surest of
     table[4:] *= 1.5
-    steps = list(Engine(TableModel(table, mask_id=9, eos_ids=(8,))).stream([7], SamplingParams(sampler="confidence", max_new_tokens=6)))
+    steps = list(
+        Engine(TableModel(table, mask_id=9, eos_ids=(8,))).stream([7], SamplingParams(sampler="confidence", max_new_tokens=6))
+    )
     assert steps[0].positions == [3]
     assert not steps[0].finished, "positions before it are still masked"
     assert steps[-1].result is not None
@@ -91,7 +93,7 @@ def test_the_mask_token_is_never_written(sampler: str, temperature: float) -> No
     assert result.forwards <= 12
 
 
-# --- text ---------------------------------------------------------------------------------------------------------------------------
+# --- text -------------------------------------------------------------------------------------------------------------
 
 
 LETTERS = "abcdefghij .!"
@@ -106,7 +108,9 @@ def typist(text: str, order: int = 0) -> Engine:
 @pytest.mark.parametrize("stop", [("hi!",), ("!", "zz"), ("f g", "hi!"), (" g",)])
 def test_a_stop_string_ends_the_text_before_it(order: str, stop: tuple[str, ...]) -> None:
     full = "abc def ghi!jj.ab"
-    params = SamplingParams(sampler=order, max_new_tokens=len(full), stop=stop, seed=0, block_length=1 if order == "random" else None)
+    params = SamplingParams(
+        sampler=order, max_new_tokens=len(full), stop=stop, seed=0, block_length=1 if order == "random" else None
+    )
     steps = list(typist(full).stream([1], params))
     result = steps[-1].result
     assert result is not None
@@ -145,7 +149,9 @@ def test_deltas_join_to_the_text_whatever_the_order(text: str, sampler: str, see
 
 def test_text_leaves_special_tokens_out() -> None:
     tokenizer = Tokenizer("abc", ["<end>", "<mask>"])
-    (result,) = writer([0, 0, 1, 3, 2], 5, 4, (3,), tokenizer).generate(["ab"[:1]], SamplingParams(sampler="confidence", max_new_tokens=4))
+    (result,) = writer([0, 0, 1, 3, 2], 5, 4, (3,), tokenizer).generate(
+        ["ab"[:1]], SamplingParams(sampler="confidence", max_new_tokens=4)
+    )
     assert (result.text, result.token_ids) == ("ab", [0, 1, 3])
 
 
@@ -160,7 +166,7 @@ def test_prompts_may_be_text_ids_or_messages() -> None:
     assert engine.generate("ab", params)[0].prompt_tokens == 4, "one string is one prompt"
 
 
-# --- holes --------------------------------------------------------------------------------------------------------------------------
+# --- holes ------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=30)
@@ -210,7 +216,7 @@ def test_infill_never_proposes_an_end_token() -> None:
     assert engine.infill([[1], Hole(3), [2]], SamplingParams(sampler="confidence")).token_ids == [1, 4, 4, 4, 2]
 
 
-# --- the head, the result --------------------------------------------------------------------------------------------------------
+# --- the head, the result ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("sampler", "width"), [("confidence", 8), ("attention", 4), ("left-to-right", 8)])

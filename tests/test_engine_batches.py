@@ -65,7 +65,7 @@ def table_engine(seed: int, max_rows: int = 32) -> Engine:
     return Engine(model, max_rows=max_rows)
 
 
-# --- the property ---------------------------------------------------------------------------------------------------------------
+# --- the property -----------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=25)
@@ -85,9 +85,7 @@ def test_a_row_of_a_ragged_batch_equals_that_prompt_alone(batch: list[Job], llad
     seed=st.integers(0, 99),
     max_rows=st.integers(1, 5),
 )
-def test_rows_that_join_leave_and_wait_disturb_nobody(
-    batch: list[tuple[Job, int, int | None]], seed: int, max_rows: int
-) -> None:
+def test_rows_that_join_leave_and_wait_disturb_nobody(batch: list[tuple[Job, int, int | None]], seed: int, max_rows: int) -> None:
     """Each row is admitted at some step, and perhaps cancelled so many steps later."""
     engine = table_engine(seed, max_rows)
     params = [SamplingParams(**given) for (_, given), _, _ in batch]
@@ -146,7 +144,7 @@ def test_a_seed_repeats_the_answer_and_another_changes_it(llada_gqa: Engine) -> 
     assert other.token_ids != first.token_ids
 
 
-# --- the queue ------------------------------------------------------------------------------------------------------------------------
+# --- the queue --------------------------------------------------------------------------------------------------------
 
 
 def test_no_more_than_max_rows_share_a_forward() -> None:
@@ -184,7 +182,7 @@ def test_cancel() -> None:
     assert engine.model.forwards == forwards, "nothing to do is no forward"  # type: ignore[attr-defined]
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------------------------
+# --- streams ----------------------------------------------------------------------------------------------------------
 
 
 PARAMS = SamplingParams(sampler="confidence", max_new_tokens=8, ignore_eos=True)

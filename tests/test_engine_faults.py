@@ -49,15 +49,12 @@ def test_logits_that_no_token_can_be_chosen_from(sampler: str, poison: float) ->
 def test_streams_beside_it_go_on() -> None:
     broken = engine(since=2)
     good, bad = broken.stream([1], PARAMS), broken.stream([BAD], PARAMS)
-    taken: list[Step] = []
-    fine = 0
+    taken = [next(good)]
+    next(bad)
+    taken.append(next(good))  # the third forward of all, in which the other row fails
     with pytest.raises(ModelOutputError):
-        while True:
-            taken.append(next(good))
-            next(bad)
-            fine += 1
+        list(bad)
     taken += good
-    assert fine >= 1
     assert [s.ids for s in taken] == [s.ids for s in engine().stream([1], PARAMS)]
     assert broken.unfinished == 0
 
@@ -102,7 +99,7 @@ def test_the_place_of_a_failed_row_is_free_again() -> None:
     assert [step.row for _ in range(4) for step in broken.step()] == [good] * 4
 
 
-# --- samplers that break their contract ------------------------------------------------------------------------------------------
+# --- samplers that break their contract -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -155,8 +152,7 @@ def test_a_sampler_that_breaks_its_contract(sampler: Idle, says: str) -> None:
     first = next(stream)
     bad = broken.admit([1], both[0])
     with pytest.raises(SamplerError) as caught:
-        for _ in range(9):
-            broken.step()
+        list(iter(broken.step, []))
     assert caught.value.row == bad
     assert [first.ids, *(s.ids for s in stream)] == [s.ids for s in engine().stream([2], PARAMS)]
 

@@ -38,7 +38,11 @@ def test_a_number_depends_on_its_address_alone(seed: int, forward: int, position
     """Not on the row beside it, the position before it, or how many are drawn."""
     alone = draw(seed, forward, positions, size=size)
     rows = uniform(
-        torch.tensor([seed ^ 1, seed]), torch.tensor([forward + 3, forward]), torch.tensor([[9, *positions]] * 2), TOKENS, size + 4
+        torch.tensor([seed ^ 1, seed]),
+        torch.tensor([forward + 3, forward]),
+        torch.tensor([[9, *positions]] * 2),
+        TOKENS,
+        size + 4,
     )
     assert torch.equal(rows[1, 1:, :size], alone)
 

@@ -41,7 +41,7 @@ def picked(mask: Tensor) -> list[list[int]]:
     return [row.nonzero()[:, 0].tolist() for row in mask]
 
 
-# --- the definitions, one row at a time, in plain Python ------------------------------------------------------------------
+# --- the definitions, one row at a time, in plain Python --------------------------------------------------------------
 
 
 def best(row: list[float], flags: list[bool], k: int, tie: list[float] | None = None) -> list[int]:
@@ -90,7 +90,7 @@ def attention_walk(s: list[float], p: list[float], flags: list[bool], tau: float
     return sorted(out or order[:1])
 
 
-# --- rules against their twins --------------------------------------------------------------------------------------------
+# --- rules against their twins ----------------------------------------------------------------------------------------
 
 
 @given(tables(), st.booleans())
@@ -123,7 +123,9 @@ def test_factor(table: list[Row], f: float, quirk: bool) -> None:
 @given(tables(), EIGHTHS)
 def test_entropy_bound(table: list[Row], gamma: float) -> None:
     entropy, _, candidates, quota = columns(table)
-    assert picked(rules.entropy_bound(entropy, candidates, quota, gamma)) == [entropy_bound(h, f, k, gamma) for h, _, f, k in table]
+    assert picked(rules.entropy_bound(entropy, candidates, quota, gamma)) == [
+        entropy_bound(h, f, k, gamma) for h, _, f, k in table
+    ]
 
 
 @given(tables(), EIGHTHS, st.sampled_from(["score", "conf"]))
@@ -133,7 +135,7 @@ def test_attention_threshold(table: list[Row], tau: float, fallback: str) -> Non
     assert picked(got) == [attention(s, p, f, k, tau, fallback) for s, p, f, k in table]
 
 
-# --- what is proved about the attention rule ----------------------------------------------------------------------------------
+# --- what is proved about the attention rule --------------------------------------------------------------------------
 
 
 def dynamic(table: list[Row], tau: float, quota: int = 1) -> list[list[int]]:
@@ -179,7 +181,7 @@ def test_the_order_of_positions_does_not_matter_without_ties(table: list[Row], t
     assert sorted(order[i] for i in back) == direct
 
 
-# --- what holds for all rules ----------------------------------------------------------------------------------------------------
+# --- what holds for all rules -----------------------------------------------------------------------------------------
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 ALL: dict[str, Rule] = {

@@ -63,7 +63,14 @@ def run(
     batch = [(*row[:3], row[3] and max(row[3], low), row[4]) for row, low in zip(batch, least, strict=True)]
     params = [
         SamplingParams(
-            sampler=name, max_new_tokens=n, block_length=b, steps=s, seed=noise, temperature=temperature, ignore_eos=True, **options
+            sampler=name,
+            max_new_tokens=n,
+            block_length=b,
+            steps=s,
+            seed=noise,
+            temperature=temperature,
+            ignore_eos=True,
+            **options,
         )
         for _, n, b, s, noise in batch
     ]
@@ -126,7 +133,7 @@ def test_a_budget_below_one_step_per_sub_block_is_refused() -> None:
 @given(row=rows(budget=True), seed=st.integers(0, 99))
 def test_a_quota_is_met_exactly_by_samplers_without_a_threshold(name: str, row: Row, seed: int) -> None:
     """LLaDA's schedule: an equal share each, the first steps of a block one more."""
-    prompt, length, block, total, _ = row
+    _, length, block, total, _ = row
     assert total is not None
     per_block = total // (length // block)
     want = [block // per_block + (i < block % per_block) for i in range(per_block)]
@@ -231,7 +238,7 @@ def test_select_by_hand(name: str, options: dict[str, Any], data: st.DataObject,
         assert answer.score.shape == candidates.shape
 
 
-# --- the registry -------------------------------------------------------------------------------------------------------------
+# --- the registry -----------------------------------------------------------------------------------------------------
 
 
 def test_names_are_sorted_and_described() -> None:
@@ -280,7 +287,13 @@ def test_options_from_text(sampler: str, option: str, text: str, value: object) 
 
 @pytest.mark.parametrize(
     ("sampler", "option", "text"),
-    [("attention", "threshold", "x"), ("attention", "diag", "1"), ("attention", "layers", "1-"), ("eb", "k", "1"), ("confidence", "k", "1.5")],
+    [
+        ("attention", "threshold", "x"),
+        ("attention", "diag", "1"),
+        ("attention", "layers", "1-"),
+        ("eb", "k", "1"),
+        ("confidence", "k", "1.5"),
+    ],
 )
 def test_options_from_wrong_text(sampler: str, option: str, text: str) -> None:
     with pytest.raises(InvalidInputError):

@@ -27,7 +27,7 @@ from attn_sampler.evals.tasks import (
 SEEDS = st.integers(0, 2**32)
 
 
-# --- word problems -----------------------------------------------------------------------------------------------------------------
+# --- word problems ----------------------------------------------------------------------------------------------------
 
 
 def read(prompt: str) -> int:
@@ -120,7 +120,7 @@ def test_final_number(text: str, number: int | None) -> None:
     assert final_number(text) == number
 
 
-# --- Sudoku ------------------------------------------------------------------------------------------------------------------------------
+# --- Sudoku -----------------------------------------------------------------------------------------------------------
 
 
 def valid(grid: str) -> bool:
@@ -170,7 +170,9 @@ def test_any_valid_completion_counts_and_nothing_else(seed: int, clues: int) -> 
         assert not solved(problem, spoilt)
 
 
-@pytest.mark.parametrize("text", ["", "1234", "1234\n3412\n2143\n432", "1234\n3412\n2143\n43211", "1234 3412 2143 4321 .", "#### 7"])
+@pytest.mark.parametrize(
+    "text", ["", "1234", "1234\n3412\n2143\n432", "1234\n3412\n2143\n43211", "1234 3412 2143 4321 .", "#### 7"]
+)
 def test_an_incomplete_grid_is_not_solved(text: str) -> None:
     assert not sudoku_solved(sudoku_prompt("0" * 16), text)
 
