@@ -14,7 +14,6 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -239,43 +238,34 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for p in group["params"]:
-                shapes.setdefault(p.shape, []).append(p)
-            for params in shapes.values():
-                updates = []
-                for p in params:
-                    buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                    buffer.lerp_(p.grad, 1 - group["momentum"])
-                    updates.append(p.grad.lerp(buffer, group["momentum"]))
-                update = orthogonal(torch.stack(updates))
-                scale = group["lr"] * 0.2 * math.sqrt(max(params[0].shape))
-                for p, u in zip(params, update, strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(u, alpha=scale)
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                update = orthogonal(p.grad.lerp(buffer, group["momentum"]))
+                p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"] * 0.2 * math.sqrt(max(p.shape)))
 
 
 def orthogonal(m: torch.Tensor) -> torch.Tensor:
-    wide = m.shape[-2] > m.shape[-1]
-    x = m.mT if wide else m
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    """Five Newton-Schulz steps towards the nearest orthogonal matrix; one at a time, as batched products are slow on a CPU."""
+    tall = m.shape[0] > m.shape[1]
+    x = (m.T if tall else m).contiguous()
+    x = x / (x.norm() + 1e-7)
     for _ in range(5):
-        a = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-    return x.mT if wide else x
+        a = x @ x.T
+        x = torch.addmm(x, torch.addmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.T if tall else x
 
 
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def loss_of(
-    net: Net, forward: Callable[[torch.Tensor], torch.Tensor], ids: torch.Tensor, start: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, int]:
+def loss_of(net: Net, ids: torch.Tensor, start: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, int]:
     """Cross-entropy on masked answer tokens; the mask ratio is uniform over (0, 1] per row."""
     n, length = ids.shape
     answer = torch.arange(length) >= start[:, None]
     ratio = torch.rand(n, 1, generator=generator).clamp(min=0.02)
     masked = (torch.rand(n, length, generator=generator) < ratio) & answer
-    hidden = forward(ids.masked_fill(masked, MASK))[masked]
+    hidden = net(ids.masked_fill(masked, MASK))[masked]
     targets = ids[masked]
     return F.cross_entropy(net.ff_out(hidden), targets, reduction="sum"), len(targets)
 
@@ -350,7 +340,7 @@ def export(net: Net, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--batch", type=int, default=64, help="problems of each task in a batch")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
@@ -365,7 +355,6 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     torch.manual_seed(SEED)
     net = Net(tokenizer.get_vocab_size())
-    compiled = torch.compile(net, dynamic=True)
     matrices = [p for n, p in net.named_parameters() if n.startswith("blocks") and p.ndim == 2]
     others = [p for n, p in net.named_parameters() if not (n.startswith("blocks") and p.ndim == 2)]
     muon = Muon(matrices, lr=args.lr)
@@ -386,7 +375,7 @@ def main() -> None:
             for optimizer, lr in ((muon, args.lr), (adam, args.lr * 0.3)):
                 optimizer.param_groups[0]["lr"] = lr * factor
             generator = torch.Generator().manual_seed(SEED * 1_000_003 + step)
-            losses = [loss_of(net, compiled, ids, start, generator) for ids, start in data.batch(step, args.batch)]
+            losses = [loss_of(net, ids, start, generator) for ids, start in data.batch(step, args.batch)]
             count = sum(c for _, c in losses)
             loss = sum(total for total, _ in losses) / count
             loss.backward()

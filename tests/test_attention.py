@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -136,6 +136,7 @@ def ask_model(model: TransformersModel, ids: Tensor, valid: Tensor | None, asks:
     return model.predict(ids, valid, [Ask(ask.rows, ask.keys, ask) for ask in asks])
 
 
+@settings(max_examples=100)
 @given(shapes())
 def test_statistics_equal_eager_attention(case: Case) -> None:
     """Grouped-query heads, padding on either side, chosen rows, layers and heads, both norms, with and without the diagonal."""
@@ -153,6 +154,7 @@ def test_statistics_equal_eager_attention(case: Case) -> None:
                 torch.testing.assert_close(prediction.pairwise.double(), matrix, atol=1e-5, rtol=0)
 
 
+@settings(max_examples=100)
 @given(shapes())
 def test_asking_does_not_change_the_logits(case: Case) -> None:
     layers, heads, kv_heads, ids, valid, _ = case

@@ -68,7 +68,7 @@ def table_engine(seed: int, max_rows: int = 32) -> Engine:
 # --- the property -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(batch=st.lists(jobs(287, 270, 12).filter(lambda job: 283 not in job[0]), min_size=2, max_size=4))
 def test_a_row_of_a_ragged_batch_equals_that_prompt_alone(batch: list[Job], llada_gqa: Engine) -> None:
     """On a network in float32: mixed samplers, temperature 0 and seeds, guidance, different lengths."""
@@ -79,7 +79,7 @@ def test_a_row_of_a_ragged_batch_equals_that_prompt_alone(batch: list[Job], llad
         assert same(result, alone)
 
 
-@settings(max_examples=25)
+@settings(max_examples=40)
 @given(
     batch=st.lists(st.tuples(jobs(VOCAB - 1, EOS, 7), st.integers(0, 5), st.none() | st.integers(1, 4)), min_size=1, max_size=5),
     seed=st.integers(0, 99),
