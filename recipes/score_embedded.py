@@ -79,11 +79,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--sudoku", type=Path, default=None)
     parser.add_argument("--n", type=int, default=600, help="word problems (and drawn puzzles)")
+    parser.add_argument("--every", type=int, default=1, help="take each so many-th puzzle of the directory")
     parser.add_argument("--only", type=int, default=len(SETTINGS), help="first so many settings")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     engine = ats.load(args.model, max_rows=64)
-    tasks = {"sudoku4": sudokus(args.sudoku, args.n), "word": word_problems(args.n, seed=1)}
+    tasks = {"sudoku4": sudokus(args.sudoku, args.n)[:: args.every], "word": word_problems(args.n, seed=1)}
     done = json.loads(args.out.read_text()) if args.out.exists() else {}
     for label, sampler, options in SETTINGS[: args.only]:
         for task, problems in tasks.items():

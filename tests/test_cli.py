@@ -122,7 +122,7 @@ def test_interrupt_prints_what_has_settled(monkeypatch: pytest.MonkeyPatch, caps
     count = iter(range(1000))
 
     def interrupted(self: engine.Engine) -> None:
-        if next(count) == 20:
+        if next(count) == 12:
             raise KeyboardInterrupt
         advance(self)
 

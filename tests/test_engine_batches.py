@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -124,6 +125,18 @@ def test_a_row_that_joins_a_group_with_memory_starts_afresh(config: dict[str, An
     engine.step()
     joined = engine.infill([Hole(6), [4, 5]], params)
     assert same(joined, table_engine(5).infill([Hole(6), [4, 5]], params))
+
+
+def test_answers_and_holes_share_a_batch() -> None:
+    template = [[1, 2], Hole(3), [3], Hole(2)]
+    params = [
+        SamplingParams(**config, max_new_tokens=6, block_length=3, seed=i, temperature=i % 2) for i, config in enumerate(CONFIGS)
+    ]
+    engine = table_engine(4)
+    rows = [engine.prepare_infill(template, p) if i % 3 else engine.prepare([1] * (i % 5 + 1), p) for i, p in enumerate(params)]
+    for i, (p, result) in enumerate(zip(params, engine.run(rows), strict=True)):
+        alone = table_engine(4)
+        assert same(result, alone.infill(template, p) if i % 3 else alone.generate([[1] * (i % 5 + 1)], p)[0])
 
 
 def test_every_sampler_in_one_batch_in_any_order(llada_gqa: Engine) -> None:
@@ -252,6 +265,16 @@ def test_a_wrong_prompt_admits_none_of_the_batch() -> None:
     engine = table_engine(2)
     with pytest.raises(InvalidInputError):
         engine.generate([[1], []], PARAMS)
+    assert engine.unfinished == 0
+
+
+def test_threads_may_share_an_engine() -> None:
+    engine = table_engine(2, max_rows=3)
+    prompts = [[i, j] for i in range(4) for j in range(3)]
+    with ThreadPoolExecutor(4) as pool:
+        parts = pool.map(lambda i: engine.generate(prompts[3 * i : 3 * i + 3], PARAMS), range(4))
+        results = [result for part in parts for result in part]
+    assert all(same(result, table_engine(2).generate([p], PARAMS)[0]) for result, p in zip(results, prompts, strict=True))
     assert engine.unfinished == 0
 
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attn_sampler import Engine, InvalidInputError, SamplingParams, Step, UnknownNameError, samplers
+from attn_sampler import Engine, Hole, InvalidInputError, SamplingParams, Step, UnknownNameError, samplers
 from attn_sampler.propose import Proposal
 from attn_sampler.seam import Needs, Sampler, Window
 from fakes import TableModel, one_hot, random_table
@@ -117,6 +117,27 @@ def test_promised_steps_are_never_exceeded(name: str, options: dict[str, Any], b
     for (_, length, block, steps, _), taken in zip(batch, run(batch, name, options, seed), strict=True):
         assert steps is not None
         assert len(taken) <= max(steps, windows_per_block(name, options, block) * (length // block))
+
+
+@every_config
+@settings(max_examples=8)
+@given(
+    parts=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 6)), min_size=1, max_size=4),
+    block=st.integers(1, 10),
+    per_block=st.integers(1, 10),
+)
+def test_promised_steps_hold_for_holes_too(
+    name: str, options: dict[str, Any], parts: list[tuple[int, int]], block: int, per_block: int
+) -> None:
+    """Blocks count from the first hole and may be partly given, or hold no mask at all."""
+    template = [part for fixed, hole in parts for part in ([1] * fixed, Hole(hole)) if not isinstance(part, list) or part]
+    masked = [i for i, flag in enumerate(f for fixed, hole in parts for f in [False] * fixed + [True] * hole) if flag]
+    blocks = len({(i - masked[0]) // block for i in masked})
+    steps = max(min(per_block, block), windows_per_block(name, options, block)) * blocks
+    params = SamplingParams(sampler=name, max_new_tokens=64 * block, block_length=block, steps=steps, **options)
+    result = engine(0).infill(template, params)
+    assert result.completion_tokens == len(masked)
+    assert result.forwards <= steps
 
 
 def test_a_budget_below_one_step_per_sub_block_is_refused() -> None:
