@@ -98,7 +98,9 @@ def test_wrong_usage_exits_with_2(
     assert "Traceback" not in err
 
 
-def test_broken_checkpoint_exits_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_checkpoint_exits_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(monkeypatch, "generate", PROMPT, "-m", str(tmp_path)) == 1
     assert "config.json" in capsys.readouterr().err
 
@@ -133,7 +135,9 @@ def test_interrupt_prints_what_has_settled(monkeypatch: pytest.MonkeyPatch, caps
     assert 0 < len(out.strip()) < 23  # some of the grid's 19 tokens
 
 
-def test_trace_replays_and_becomes_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trace_replays_and_becomes_a_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     trace, page = tmp_path / "run.jsonl", tmp_path / "run.html"
     assert run(monkeypatch, "generate", PROMPT, "--trace", str(trace), "--max-new-tokens", "24") == 0
     capsys.readouterr()
@@ -141,7 +145,9 @@ def test_trace_replays_and_becomes_a_page(tmp_path: Path, monkeypatch: pytest.Mo
     assert "<html" in page.read_text(encoding="utf-8")
 
 
-def test_samplers_lists_every_option_with_its_default(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_samplers_lists_every_option_with_its_default(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(monkeypatch, "samplers", "--json") == 0
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert sorted(listed) == samplers.names()

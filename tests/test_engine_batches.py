@@ -293,6 +293,26 @@ def test_async_streams_run_side_by_side() -> None:
     assert engine.model.forwards < 4 * 8, "some forwards were shared"  # type: ignore[attr-defined]
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="BUG engine._take: who waits for a place keeps the lock over many forwards, so running streams get no Steps",
+)
+def test_a_stream_that_waits_for_a_place_does_not_hold_up_the_others() -> None:
+    engine = table_engine(2, max_rows=1)
+    order: list[int] = []
+
+    async def collect(token: int) -> None:
+        async for _ in engine.astream([token], PARAMS):
+            order.append(token)
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await asyncio.gather(collect(1), collect(2))
+
+    asyncio.run(main())
+    assert order.index(2) >= 4, "the first stream was still told about its own steps"
+
+
 def test_leaving_an_async_stream_cancels_its_row() -> None:
     engine = table_engine(2)
 

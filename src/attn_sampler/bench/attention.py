@@ -49,9 +49,11 @@ def measure(
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = LlamaForCausalLM(config).to(device=device, dtype=dtype)
+        net: Any = LlamaForCausalLM(config)
+        net.to(device=device, dtype=dtype)
         ids = torch.randint(0, 1024, (batch, canvas), device=device)
-    eager = LlamaForCausalLM._from_config(copy.deepcopy(config), attn_implementation="eager").to(device=device, dtype=dtype)
+    eager: Any = LlamaForCausalLM._from_config(copy.deepcopy(config), attn_implementation="eager")
+    eager.to(device=device, dtype=dtype)
     eager.load_state_dict(net.state_dict())
     eager.eval()
     model = TransformersModel(net, mask_id=0, eos_ids=(1,), pad_id=1, context_length=canvas)

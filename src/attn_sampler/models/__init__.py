@@ -131,7 +131,7 @@ def _build(folder: Path, settings: dict[str, Any], dtype: torch.dtype | None, pl
     net.model.rotary_emb = type(rotary)(net.config).to(_device_of("model.rotary_emb", where))
     if len(set(where.values())) > 1:
         try:
-            from accelerate import dispatch_model
+            from accelerate import dispatch_model  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise MissingDependencyError("accelerate", "device-map") from error
         net = dispatch_model(net, where)
@@ -143,7 +143,7 @@ def _device_map(net: Any, place: Any, dtype: torch.dtype | None) -> dict[str, An
         return {"": place}
     if place == "auto":
         try:
-            from accelerate import infer_auto_device_map
+            from accelerate import infer_auto_device_map  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise MissingDependencyError("accelerate", "device-map") from error
         return infer_auto_device_map(net, dtype=dtype, no_split_module_classes=["LlamaDecoderLayer"])
