@@ -77,13 +77,11 @@ def test_prompts(entry: str, prompt: Any, remedy: str) -> None:
     assert own.unfinished == 0
 
 
-@pytest.mark.xfail(strict=True, reason="BUG text.encode: any two keys pass for role and content (proper-subset test)")
 def test_a_message_with_other_keys() -> None:
     error = raised(lambda: engine(ChatTokenizer(LETTERS)).generate([[{"role": "user", "text": "a"}]], PARAMS))
     assert '"content"' in error.remedy
 
 
-@pytest.mark.xfail(strict=True, reason="BUG engine.prepare: a text of which no token is left is no empty prompt to it")
 def test_a_text_that_has_no_tokens() -> None:
     class Dropping(Tokenizer):
         def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
@@ -119,9 +117,6 @@ def test_one_params_for_all_or_one_each(count: int) -> None:
     assert "one for each of 2" in error.remedy
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AttributeError, reason="BUG engine.generate: what is no SamplingParams fails far from its cause"
-)
 @pytest.mark.parametrize("params", [[{"max_new_tokens": 4}], {"max_new_tokens": 4}, ["confidence"]])
 def test_what_is_no_params(params: Any) -> None:
     assert raised(lambda: engine().generate([[1]], params)).field == "params"
@@ -132,11 +127,6 @@ def test_a_length_far_beyond_the_context_takes_no_memory() -> None:
     assert "longer than the context" in error.remedy
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=(MemoryError, OverflowError),
-    reason="BUG engine.prepare: it builds the canvas before it looks at the length",
-)
 @pytest.mark.parametrize("call", ["generate", "infill"])
 def test_a_length_that_no_memory_holds(call: str) -> None:
     huge = 2**60
@@ -209,7 +199,6 @@ def test_infill_takes_no_stop_strings() -> None:
     assert raised(lambda: engine(Tokenizer(LETTERS)).infill([Hole(2)], params)).field == "stop"
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="BUG engine.prepare_infill: iterates over whatever it is given")
 @pytest.mark.parametrize("template", [7, None, Hole(2)])
 def test_what_is_no_template(template: Any) -> None:
     raised(lambda: engine(Tokenizer(LETTERS)).infill(template, PARAMS))

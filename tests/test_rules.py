@@ -231,7 +231,6 @@ def test_rows_do_not_see_each_other(name: str, table: list[Row]) -> None:
     assert torch.equal(together, alone)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG rules.entropy_bound: cumsum - ordered cancels; sum what comes before instead")
 def test_entropy_bound_keeps_its_precision_at_the_bound() -> None:
     """Adding and taking away a large entropy must not round a small one to nothing."""
     entropy = torch.tensor([[1e-4, 1e-4, 4.0]])

@@ -149,10 +149,13 @@ class Engine:
 
     def prepare(self, prompt: Prompt, params: SamplingParams | None = None, *, chat: bool | None = None) -> Row:
         """A row that has been checked but not admitted yet, for `run`."""
-        params = params or SamplingParams()
+        params = _checked(params)
         ids = encode(self.tokenizer, prompt, chat)
+        if not ids:
+            raise InvalidInputError("prompt", prompt, "no token is left of it: give at least one")
         self._check_ids("prompt", ids)
         n = params.max_new_tokens
+        self._check_length(len(ids), n)
         masked = [False] * len(ids) + [True] * n
         return self._row(params, [*ids, *[self.model.mask_id] * n], masked, len(ids), not params.ignore_eos)
 
@@ -165,14 +168,17 @@ class Engine:
         chat: bool | None = None,
     ) -> Row:
         """Likewise for `infill`."""
-        params = params or SamplingParams()
+        params = _checked(params)
         if params.stop:
             raise InvalidInputError("stop", params.stop, "holes are always filled: infill takes no stop strings")
         ids = [] if prompt is None else encode(self.tokenizer, prompt, chat)
         self._check_ids("prompt", ids)
         shown, masked = len(ids), [False] * len(ids)
+        if not isinstance(template, Sequence):
+            raise InvalidInputError("template", template, "give text with [[n]] holes, or a list of text, token ids and Holes")
         for part in parse_template(template) if isinstance(template, str) else template:
             if isinstance(part, Hole):
+                self._check_length(len(ids), part.length)
                 ids, masked = ids + [self.model.mask_id] * part.length, masked + [True] * part.length
                 continue
             piece = encode(self.tokenizer, part, False, field="template")
@@ -190,11 +196,13 @@ class Engine:
             if i == mask:
                 raise InvalidInputError(field, i, "this is the mask token; to have masks filled inside a text use infill")
 
-    def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool) -> Row:
-        if len(ids) > self.model.context_length:
-            new = sum(masked)
+    def _check_length(self, given: int, new: int) -> None:
+        if given + new > self.model.context_length:
             remedy = f"with {new} new tokens that is longer than the context of {self.model.context_length}; shorten one of them"
-            raise InvalidInputError("prompt", f"{len(ids) - new} tokens", remedy)
+            raise InvalidInputError("prompt", f"{given} tokens", remedy)
+
+    def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool) -> Row:
+        self._check_length(len(ids) - sum(masked), sum(masked))
         transcript = Transcript(None if self.tokenizer is None else self._decode, params.stop)
         row = Row(params, ids, masked, shown, ends, transcript)
         if params.steps is not None:
@@ -405,6 +413,8 @@ class Engine:
             raise InvalidInputError("prompts", prompts, "give a list of at least one prompt")
         if params is None or isinstance(params, SamplingParams):
             each: list[SamplingParams | None] = [params] * len(prompts)
+        elif not isinstance(params, Sequence):
+            raise InvalidInputError("params", params, "give a SamplingParams, or one for each prompt")
         else:
             each = list(params)
             if len(each) != len(prompts):
@@ -485,6 +495,14 @@ class Engine:
             if valid.shape != canvas.shape:
                 raise InvalidInputError("attention_mask", tuple(valid.shape), f"give the shape of ids, {tuple(canvas.shape)}")
         return self.model.logits(canvas, valid)
+
+
+def _checked(params: object) -> SamplingParams:
+    if params is None:
+        return SamplingParams()
+    if not isinstance(params, SamplingParams):
+        raise InvalidInputError("params", params, "give a SamplingParams")
+    return params
 
 
 EMBEDDED = Path(__file__).parent / "pretrained"

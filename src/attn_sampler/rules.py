@@ -76,7 +76,8 @@ def entropy_bound(
     """The longest prefix in ascending entropy whose sum minus maximum is at most ``gamma`` nats (EB, arXiv 2505.24857)."""
     place = rank(-entropy, candidates)
     ordered = torch.empty_like(entropy).scatter_(1, place, entropy)
-    ok = ordered.cumsum(1) - ordered <= gamma  # ascending, so the maximum of a prefix is its last entry
+    before = torch.nn.functional.pad(ordered.cumsum(1)[:, :-1], (1, 0))  # ascending: the maximum of a prefix is its last entry
+    ok = before <= gamma
     count = ok.int().cumprod(1).sum(1)
     return candidates & (place < torch.maximum(count, k)[:, None])
 

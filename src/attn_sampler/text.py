@@ -60,7 +60,7 @@ def encode(tokenizer: Any | None, prompt: Prompt, chat: bool | None, field: str 
         raise InvalidInputError(field, prompt, "give at least one token")
     if all(isinstance(item, Mapping) for item in prompt):
         for message in prompt:
-            if not isinstance(message, Mapping) or set(message) < {"role", "content"}:
+            if not isinstance(message, Mapping) or not set(message) >= {"role", "content"}:
                 raise InvalidInputError(field, message, 'a chat message has "role" and "content"')
         return _chat(_needed(tokenizer, prompt), [dict(m) for m in prompt if isinstance(m, Mapping)])
     if not all(isinstance(item, int) and not isinstance(item, bool) for item in prompt):
@@ -120,9 +120,9 @@ class Transcript:
 
 def _held_back(text: str, stop: tuple[str, ...]) -> int:
     """Characters at the end that the next token may still change: part of a character, or the beginning of a stop string."""
-    incomplete = len(text) - len(text.rstrip("\ufffd"))
-    begun = max((n for s in stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
-    return max(incomplete, begun)
+    clear = text.rstrip("\ufffd")
+    begun = max((n for s in stop for n in range(1, len(s)) if clear.endswith(s[:n])), default=0)
+    return len(text) - len(clear) + begun
 
 
 def text_deltas(steps: Iterable[Step]) -> Iterator[str]:
