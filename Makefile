@@ -4,7 +4,7 @@ PYTHON ?= python3
 #   make setup TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
-PROMPT ?= Tom has 9 apples. He buys 4 more. Anna has 3 fewer than Tom. How many apples do they have together?
+PUZZLE ?= Sudoku:\n0200\n4302\n3401\n0004
 
 .PHONY: setup check test demo bench docs
 
@@ -18,7 +18,7 @@ setup: .venv/ready
 	touch $@
 
 demo: setup
-	$(BIN)/attn-sampler generate --watch "$(PROMPT)"
+	$(BIN)/attn-sampler generate --watch "$$(printf '$(PUZZLE)')"
 
 test: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
