@@ -117,7 +117,8 @@ def shapes(draw: st.DrawFn) -> Case:
         }
         keys, queries, real = [], [], []
         for row in some:
-            inside = valid[row].nonzero()[:, 0]  # a window never reaches into padding
+            # A window never reaches into padding; in the global norm such columns would be 0.
+            inside = valid[row].nonzero()[:, 0] if statistics["norm"] == "local" else torch.arange(length)
             own = inside[torch.randperm(len(inside), generator=rng)[:width]]
             keys.append(torch.cat([own, own[-1:].expand(width - len(own))]))  # short windows repeat their last position
             real.append(torch.arange(width) < len(own))
