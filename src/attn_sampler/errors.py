@@ -13,7 +13,7 @@ AttnSamplerError
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 from collections.abc import Iterable
 
 __all__ = [
@@ -44,7 +44,10 @@ class InvalidInputError(AttnSamplerError, ValueError):
     """
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
-        shown = repr(value)
+        try:
+            shown = repr(value)
+        except ValueError:  # Python writes no integer of more than 4300 digits
+            shown = f"<{type(value).__name__}>"
         super().__init__(f"{field}={shown if len(shown) <= 80 else shown[:77] + '...'}: {remedy}")
         self.field, self.value, self.remedy = field, value, remedy
 
@@ -99,16 +102,21 @@ class MissingDependencyError(AttnSamplerError, ImportError):
 def check_number(
     field: str, value: object, *, low: float, high: float = float("inf"), integer: bool = False, open_low: bool = False
 ) -> None:
-    """Raise `InvalidInputError` unless ``value`` is a number in [low, high] (or (low, high] with ``open_low``)."""
-    kind = int if integer else (int, float)
-    noun = "an integer" if integer else "a number"
+    """Raise `InvalidInputError` unless ``value`` is a number in [low, high] (or (low, high] with ``open_low``).
+
+    It must also fit into int64 (with ``integer``) or be finite as a float64.
+    """
+    kind, noun = (int, "an integer") if integer else ((int, float), "a number")
+    largest = 2**63 - 1 if integer else sys.float_info.max
     span = f"{'above' if open_low else 'at least'} {low:g}" if high == float("inf") else (
         f"from {low:g} to {high:g}{' (the lower end excluded)' if open_low else ''}"
     )  # fmt: skip
     if isinstance(value, bool) or not isinstance(value, kind):
         raise InvalidInputError(field, value, f"give {noun} {span}")
-    if not math.isfinite(value) or value > high or value < low or (open_low and value == low):
+    if not low <= value <= high or (open_low and value == low):
         raise InvalidInputError(field, value, f"give {noun} {span}")
+    if value > largest:
+        raise InvalidInputError(field, value, f"give {noun} {span}, at most {largest:g}")
 
 
 def check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
