@@ -168,9 +168,6 @@ class Listed(Confidence):
     weights: list[int] = dataclasses.field(default_factory=list)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG samplers.build: what cannot be grouped by (a class, an object without hash) passes for a sampler"
-)
 @pytest.mark.parametrize("sampler", [Confidence, Listed()], ids=["class", "no hash"])
 def test_what_is_no_sampler(sampler: Any) -> None:
     """``sampler=Confidence`` instead of ``sampler=Confidence()``, for one."""

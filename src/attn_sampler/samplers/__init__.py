@@ -55,18 +55,23 @@ def find(name: str) -> type[Any]:
 
 def build(sampler: str | Sampler, options: Mapping[str, object]) -> Sampler:
     """The sampler of this name with these options; an instance is taken as it is."""
-    if not isinstance(sampler, str):
-        if not (dataclasses.is_dataclass(sampler) and isinstance(sampler, Sampler)):
-            raise InvalidInputError("sampler", sampler, "give a name or a frozen dataclass with name, paper, needs and select")
-        if options:
-            raise InvalidInputError("options", dict(options), "set the options on the sampler object itself")
-        return sampler
-    kind = find(sampler)
-    known = [f.name for f in dataclasses.fields(kind)]
-    for option in options:
-        if option not in known:
-            raise UnknownNameError(f"option of sampler {sampler!r}", option, known)
-    return kind(**options)
+    if isinstance(sampler, str):
+        kind = find(sampler)
+        known = [f.name for f in dataclasses.fields(kind)]
+        for option in options:
+            if option not in known:
+                raise UnknownNameError(f"option of sampler {sampler!r}", option, known)
+        sampler = kind(**options)
+    elif isinstance(sampler, type) or not (dataclasses.is_dataclass(sampler) and isinstance(sampler, Sampler)):
+        raise InvalidInputError("sampler", sampler, "give a name or a frozen dataclass object with name, paper, needs and select")
+    elif options:
+        raise InvalidInputError("options", dict(options), "set the options on the sampler object itself")
+    try:
+        hash(sampler)
+    except TypeError:
+        remedy = "rows are grouped by sampler, so give a frozen dataclass whose options have a hash (tuples, not lists)"
+        raise InvalidInputError("sampler", sampler, remedy) from None
+    return sampler
 
 
 def parse_option(sampler: str, option: str, text: str) -> object:
