@@ -184,14 +184,7 @@ def column_scores(case: dict[str, Any], norm: str, rows: str, diag: bool) -> Ten
 @pytest.mark.parametrize("rows", ["all", "masked"])
 @pytest.mark.parametrize("norm", ["local", "global"])
 @pytest.mark.parametrize("cached", [False, True])
-def test_column_scores_of_one_layer(cached: bool, norm: str, rows: str, diag: bool, request: pytest.FixtureRequest) -> None:
-    if cached and not diag:
-        request.applymarker(
-            pytest.mark.xfail(
-                strict=True,
-                reason="BUG attention.window_attention: with keys before the queries it drops the wrong diagonal",
-            )
-        )
+def test_column_scores_of_one_layer(cached: bool, norm: str, rows: str, diag: bool) -> None:
     cases = [case for case in cases_of("attn_column_scores") if bool(case["past"]) == cached]
     assert len(cases) >= 10
     for case in cases:

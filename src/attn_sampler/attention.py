@@ -30,6 +30,9 @@ IMPLEMENTATION = "attn_sampler"
 class AttentionAsk:
     """Whose attention to what is wanted.
 
+    The model's query axis is the last stretch of its key axis (they differ where earlier keys come from a cache): with
+    ``past`` more keys than queries, query i sits at the position of key ``past + i``.
+
     Attributes:
         statistics: how it is normalised and averaged.
         rows: rows of the batch.
@@ -120,7 +123,8 @@ def window_attention(
         a = a.masked_fill(~ask.real[:, None, None], 0.0)
     a = a.mean(1)
     if not ask.statistics.diag:
-        a = a.masked_fill(ask.queries[:, :, None] == ask.keys[:, None], 0.0)
+        past = key.shape[2] - query.shape[2]
+        a = a.masked_fill((ask.queries + past)[:, :, None] == ask.keys[:, None], 0.0)
     return a
 
 
