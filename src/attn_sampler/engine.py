@@ -479,21 +479,17 @@ class Engine:
 
         Args:
             ids: token ids, masks included, (rows, length) or (length,).
-            attention_mask: 1 for a token, 0 for padding on either side; rows of padding are undefined.
+            attention_mask: 1 for a token, 0 for padding on either side, shaped like ids; rows of padding are undefined.
+
+        Raises:
+            InvalidInputError: no integers, out of range, or of the wrong shape.
         """
-        canvas = torch.as_tensor(ids, device=self.model.device)
-        canvas = canvas[None] if canvas.ndim == 1 else canvas
-        if canvas.ndim != 2 or not canvas.numel():
-            raise InvalidInputError("ids", tuple(canvas.shape), "give (rows, length), neither of them 0")
-        if int(canvas.min()) < 0 or int(canvas.max()) >= self.model.vocab_size:
-            raise InvalidInputError(
-                "ids", [int(canvas.min()), int(canvas.max())], f"give ids from 0 to {self.model.vocab_size - 1}"
-            )
-        valid = None
-        if attention_mask is not None:
-            valid = torch.as_tensor(attention_mask, device=self.model.device).bool().reshape(-1, canvas.shape[1])
-            if valid.shape != canvas.shape:
-                raise InvalidInputError("attention_mask", tuple(valid.shape), f"give the shape of ids, {tuple(canvas.shape)}")
+        canvas = _integers("ids", ids, self.model.vocab_size - 1).to(self.model.device)
+        if attention_mask is None:
+            return self.model.logits(canvas, None)
+        valid = _integers("attention_mask", attention_mask, 1).bool().to(self.model.device)
+        if valid.shape != canvas.shape:
+            raise InvalidInputError("attention_mask", tuple(valid.shape), f"give the shape of ids, {tuple(canvas.shape)}")
         return self.model.logits(canvas, valid)
 
 
@@ -503,6 +499,24 @@ def _checked(params: object) -> SamplingParams:
     if not isinstance(params, SamplingParams):
         raise InvalidInputError("params", params, "give a SamplingParams")
     return params
+
+
+def _integers(field: str, value: object, high: int) -> Int[Tensor, "rows length"]:
+    """``value`` as integers from 0 to ``high``; a single row may come without its rows axis."""
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):  # no numbers, rows of different lengths, or beyond int64
+        raise InvalidInputError(field, value, f"give rows of equal length with integers from 0 to {high}") from None
+    tensor = tensor[None] if tensor.ndim == 1 else tensor
+    if tensor.ndim != 2 or not tensor.numel():
+        raise InvalidInputError(field, tuple(tensor.shape), "give (rows, length), neither of them 0")
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise InvalidInputError(field, tensor.dtype, f"give integers from 0 to {high}")
+    tensor = tensor.long()
+    low, top = (int(end) for end in tensor.aminmax())
+    if low < 0 or top > high:
+        raise InvalidInputError(field, [low, top], f"give integers from 0 to {high}")
+    return tensor
 
 
 EMBEDDED = Path(__file__).parent / "pretrained"
