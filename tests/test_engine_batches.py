@@ -293,10 +293,6 @@ def test_async_streams_run_side_by_side() -> None:
     assert engine.model.forwards < 4 * 8, "some forwards were shared"  # type: ignore[attr-defined]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG engine._take: who waits for a place keeps the lock over many forwards, so running streams get no Steps",
-)
 def test_a_stream_that_waits_for_a_place_does_not_hold_up_the_others() -> None:
     engine = table_engine(2, max_rows=1)
     order: list[int] = []

@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "errors": ("errors",),
     "algorithm": ("canvas", "blocks", "rng", "propose", "seam", "scores", "rules", "samplers", "params", "orders"),
     "models": ("attention", "models", "cache"),
-    "engine": ("text", "batch", "engine"),
+    "engine": ("text", "turns", "batch", "engine"),
     "consumers of Steps": ("frames", "trace", "replay", "view", "plots"),
     "edges": ("bench", "evals", "server", "cli"),
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from attn_sampler.models import load_model
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
 from attn_sampler.text import Hole, Prompt, Transcript, encode, parse_template
+from attn_sampler.turns import Turns
 
 __all__ = ["Engine", "Result", "Row", "Step", "load"]
 
@@ -135,7 +135,7 @@ class Engine:
         self._inbox: dict[int, deque[Step | RowError]] = {}  # rows that generate or a stream follows
         self._loose: deque[Step | RowError] = deque()  # of all other rows, for `step`
         self._count = 0
-        self._lock = threading.RLock()
+        self._turns = Turns()
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Engine:
         return f"⟨{token_id}⟩" if self.tokenizer is None else self.tokenizer.decode([token_id])
 
     def _enter(self, row: Row, followed: bool = False) -> int:
-        with self._lock:
+        with self._turns:
             number, self._count = self._count, self._count + 1
             row.admitted = time.perf_counter()
             self._rows[number] = row
@@ -245,7 +245,7 @@ class Engine:
 
     def cancel(self, number: int) -> None:
         """Remove a row; does nothing if it has ended."""
-        with self._lock:
+        with self._turns:
             self._inbox.pop(number, None)
             if self._rows.pop(number, None) is None:
                 return
@@ -270,7 +270,7 @@ class Engine:
             ModelOutputError: the model returned NaN for a row; it is removed, the others go on with the next call.
             SamplerError: a sampler broke its contract; likewise.
         """
-        with self._lock:
+        with self._turns:
             if not self._loose:
                 self._advance()
             steps: list[Step] = []
@@ -358,22 +358,27 @@ class Engine:
     # --- consumers --------------------------------------------------------------------------------------------------
 
     def _take(self, numbers: Collection[int]) -> list[Step]:
-        """The next Steps of rows that the caller follows, at least one; forward passes are run only if none is waiting."""
-        with self._lock:
-            while True:
-                steps: list[Step] = []
+        """The next Steps of rows that the caller follows, at least one; forward passes are run only if none is waiting.
+
+        Between two passes others get their turn, so that a row waiting for a place keeps nobody from their Steps.
+        """
+        steps: list[Step] = []
+        while not steps:
+            with self._turns:
+                inboxes = []
                 for number in numbers:
-                    inbox = self._inbox.get(number)
-                    if inbox is None:
+                    if number not in self._inbox:
                         raise InvalidInputError("row", number, "it was cancelled")
+                    inboxes.append(self._inbox[number])
+                if not any(inboxes):
+                    self._advance()
+                for inbox in inboxes:
                     while inbox:
                         item = inbox.popleft()
                         if isinstance(item, RowError):
                             raise item
                         steps.append(item)
-                if steps:
-                    return steps
-                self._advance()
+        return steps
 
     def run(self, rows: Sequence[Row], on_step: Callable[[Step], None] | None = None) -> list[Result]:
         """Admit prepared rows and run them to their ends; results in their order."""
@@ -525,11 +530,13 @@ EMBEDDED = Path(__file__).parent / "pretrained"
 def load(
     model: str | Path | None = None,
     *,
+    family: str | None = None,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     device_map: str | Mapping[str, str | int] | None = None,
     mask_id: int | None = None,
     eos_ids: Sequence[int] | None = None,
+    block_length: int | None = None,
     revision: str | None = None,
     max_rows: int = 32,
 ) -> Engine:
@@ -537,10 +544,12 @@ def load(
 
     Args:
         model: a checkpoint directory or a Hub id; None for the embedded model.
+        family: name of the model family, for directories that do not tell it (`attn-sampler models` lists them).
         dtype: of the weights; ``"auto"`` is what they are stored in.
         device: where they go; None is CUDA where there is one, else the CPU.
         device_map: module → device, or ``"auto"`` (needs the extra ``device-map``), instead of ``device``.
         mask_id, eos_ids: override what the checkpoint says or lacks.
+        block_length: of a block-causal model's attention mask, where its config.json lacks it.
         revision: of a Hub id.
         max_rows: rows that share a forward pass at most.
 
@@ -550,6 +559,7 @@ def load(
     """
     net, tokenizer = load_model(
         EMBEDDED if model is None else model,
-        dtype=dtype, device=device, device_map=device_map, mask_id=mask_id, eos_ids=eos_ids, revision=revision,
+        family=family, dtype=dtype, device=device, device_map=device_map, mask_id=mask_id, eos_ids=eos_ids,
+        block_length=block_length, revision=revision,
     )  # fmt: skip
     return Engine(net, tokenizer, max_rows=max_rows)
