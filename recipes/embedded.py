@@ -36,7 +36,9 @@ from attn_sampler.evals.tasks import (
 
 HERE = Path(__file__).parent
 SEED = 2026
-DECAY = 0.45  # the last share of the steps, over which the learning rate falls linearly to zero
+DECAY = 0.6  # the last share of the steps, over which the learning rate falls linearly to zero
+DRILLS = 0.2  # the share of bare sums among the word problems: short, and all about the result
+CANVAS = {24: 0.8, 32: 0.1, 48: 0.04, 64: 0.04, 96: 0.02}  # lengths of the answer's canvas, and how often each is drawn
 SPECIAL = ["<|eos|>", "<|mask|>", "<|user|>", "<|assistant|>"]
 EOS, MASK, USER, ASSISTANT = range(4)
 CHAT_TEMPLATE = (
@@ -59,9 +61,12 @@ CONFIG = {
 
 
 def make_tokenizer(vocab_size: int = 640) -> Tokenizer:
-    """Byte-level BPE: words and the numbers 0..99 become one token each, longer digit runs one token per digit."""
+    """Byte-level BPE: words and the numbers 0..99 become one token each, longer digit runs one token per digit.
+
+    A space before a digit belongs to the word or sign in front of it, so that a number is the same token wherever it stands.
+    """
     tokenizer = Tokenizer(models.BPE(byte_fallback=False))
-    pattern = r" ?(?<!\d)\d{1,2}(?!\d)|\d| ?\p{L}+| ?[^\s\p{L}\d]+|\s"
+    pattern = r"(?<!\d)\d{1,2}(?!\d)|\d| ?\p{L}+(?: (?=\d))?| ?[^\s\p{L}\d]+(?: (?=\d))?|\s"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
@@ -135,9 +140,8 @@ class Data:
             rng = random.Random(f"{SEED}-{number}")
             problems, first = [], number * per_pool
             easy = 0.15 + 0.6 * max(0.0, 1 - first / 1000)  # the curriculum: one-step problems first
-            drill = 0.0 if first < 2000 else 0.3  # later, bare sums too: short, and all about the result
             while len(problems) < per_pool * n:
-                if rng.random() < drill:
+                if rng.random() < DRILLS:
                     problem = sum_problem(rng, rng.choice((1, 2, 3)))
                 else:
                     problem = word_problem(rng, 1 if rng.random() < easy else rng.choice((2, 3, 3)))
@@ -160,10 +164,9 @@ class Data:
 
     def batch(self, step: int, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((SEED, step))
-        canvas = int(rng.choice([24, 32, 48, 64, 96], p=[0.68, 0.16, 0.06, 0.07, 0.03]))
-        puzzles, problems = (n, n) if step < 2000 else (n // 2, 3 * n // 2) if step < 2500 else (3 * n // 4, 5 * n // 4)
-        puzzles = puzzles if canvas <= 32 else puzzles * 24 // canvas
-        return [self.sudoku(rng, puzzles, canvas), self.words(step, problems, canvas)]
+        canvas = int(rng.choice(list(CANVAS), p=list(CANVAS.values())))
+        puzzles = n if canvas <= 32 else n * 24 // canvas
+        return [self.sudoku(rng, puzzles, canvas), self.words(step, n, canvas)]
 
 
 def digest(cells: str) -> str:
@@ -340,13 +343,14 @@ def export(net: Net, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
-    parser.add_argument("--steps", type=int, default=3500)
-    parser.add_argument("--batch", type=int, default=64, help="problems of each task in a batch")
+    parser.add_argument("--steps", type=int, default=11000)
+    parser.add_argument("--batch", type=int, default=48, help="problems of each task in a batch")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eval-every", type=int, default=500)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
     args.out.mkdir(parents=True, exist_ok=True)
 
     tokenizer_file = args.out / "tokenizer.json"

@@ -260,12 +260,27 @@ def models(as_json: AsJson = False) -> None:
     """List the model families that load."""
     from attn_sampler.models import FAMILIES
 
-    rows = [{"family": name, "checkpoints": text, "runs_as": stock} for name, (text, stock) in FAMILIES.items()]
+    rows = [
+        {
+            "family": name,
+            "checkpoints": family.checkpoints,
+            "runs_as": family.stock if isinstance(family.stock, str) else ", ".join(family.stock.values()),
+            "attention": family.attention,
+            "shifted": family.shifted,
+            "mask_token": family.mask_token,
+            "settings": dict(family.settings),
+            "source": family.source,
+        }
+        for name, family in FAMILIES.items()
+    ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        typer.echo(f"{row['family']}\n    {row['checkpoints']}\n    {row['runs_as']}")
+        shift = ", logits shifted by one" if row["shifted"] else ""
+        typer.echo(
+            f"{row['family']}\n    {row['checkpoints']}\n    {row['runs_as']}, {row['attention']}{shift}, mask {row['mask_token']}"
+        )
 
 
 @app.command()

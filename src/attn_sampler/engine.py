@@ -530,11 +530,13 @@ EMBEDDED = Path(__file__).parent / "pretrained"
 def load(
     model: str | Path | None = None,
     *,
+    family: str | None = None,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     device_map: str | Mapping[str, str | int] | None = None,
     mask_id: int | None = None,
     eos_ids: Sequence[int] | None = None,
+    block_length: int | None = None,
     revision: str | None = None,
     max_rows: int = 32,
 ) -> Engine:
@@ -542,10 +544,12 @@ def load(
 
     Args:
         model: a checkpoint directory or a Hub id; None for the embedded model.
+        family: name of the model family, for directories that do not tell it (`attn-sampler models` lists them).
         dtype: of the weights; ``"auto"`` is what they are stored in.
         device: where they go; None is CUDA where there is one, else the CPU.
         device_map: module → device, or ``"auto"`` (needs the extra ``device-map``), instead of ``device``.
         mask_id, eos_ids: override what the checkpoint says or lacks.
+        block_length: of a block-causal model's attention mask, where its config.json lacks it.
         revision: of a Hub id.
         max_rows: rows that share a forward pass at most.
 
@@ -555,6 +559,7 @@ def load(
     """
     net, tokenizer = load_model(
         EMBEDDED if model is None else model,
-        dtype=dtype, device=device, device_map=device_map, mask_id=mask_id, eos_ids=eos_ids, revision=revision,
+        family=family, dtype=dtype, device=device, device_map=device_map, mask_id=mask_id, eos_ids=eos_ids,
+        block_length=block_length, revision=revision,
     )  # fmt: skip
     return Engine(net, tokenizer, max_rows=max_rows)

@@ -51,7 +51,7 @@ LOSSES = ("sells", "loses", "gives away", "drops")
 START_MAX = 12  # a number given at the start
 CHANGE_MAX = 9  # a number gained, lost, or by which two people differ
 FACTOR_MAX = 5  # number of containers, things in each, friends, price
-VALUE_MAX = 30  # what gains and prices lead to at most; a comparison can add CHANGE_MAX, a sum doubles it
+VALUE_MAX = 20  # what gains and prices lead to at most; a comparison can add CHANGE_MAX, a sum doubles it
 
 
 def word_problem(rng: random.Random, steps: int) -> Problem:

@@ -1,4 +1,4 @@
-"""A stock transformers class as a `Model`: full attention, the head for asked positions only, attention statistics on demand."""
+"""A stock transformers class as a `Model`: mask shape, logit shift and positions undone; the head for asked positions only."""
 
 from __future__ import annotations
 
@@ -10,36 +10,68 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attn_sampler.attention import IMPLEMENTATION, Collector, register
+from attn_sampler.models.family import Family
 from attn_sampler.models.seam import Ask, Prediction
 
 __all__ = ["TransformersModel"]
 
 
 class TransformersModel:
-    """Wraps a ``...ForCausalLM`` (attributes ``model`` and ``lm_head``) whose row ``i`` predicts token ``i``."""
+    """Wraps a stock ``...ForCausalLM`` or ``...ForMaskedLM``."""
 
-    def __init__(self, net: Any, *, mask_id: int, eos_ids: tuple[int, ...], pad_id: int, context_length: int) -> None:
+    def __init__(
+        self, net: Any, family: Family, *, mask_id: int, eos_ids: tuple[int, ...], pad_id: int, block_length: int | None = None
+    ) -> None:
         register()
         net.set_attn_implementation(IMPLEMENTATION)
         self.net: nn.Module = net.eval()
-        self.mask_id, self.eos_ids, self.pad_id, self.context_length = mask_id, eos_ids, pad_id, context_length
-        self.vocab_size: int = net.config.vocab_size
-        self.num_layers: int = net.config.num_hidden_layers
-        self.num_heads: int = net.config.num_attention_heads
-        self.device: torch.device = net.model.embed_tokens.weight.device
-        self.dtype: torch.dtype = net.lm_head.weight.dtype
+        self.family = family
+        self.shift = int(family.shifted)
+        self.block_length = block_length
+        self.mask_id, self.eos_ids, self.pad_id = mask_id, eos_ids, pad_id
+        config = net.config
+        self.vocab_size: int = config.vocab_size
+        self.num_layers: int = config.num_hidden_layers
+        self.num_heads: int = config.num_attention_heads
+        # RoBERTa's first position stands behind its padding index
+        self.context_length: int = config.max_position_embeddings - (config.pad_token_id + 1 if family.name == "roberta" else 0)
+        embeddings = net.get_input_embeddings().weight
+        self.device: torch.device = embeddings.device
+        self.dtype: torch.dtype = embeddings.dtype
+        self._windows = getattr(config, "sliding_window", None) if family.name == "modernbert" else None
+        for i, layer in enumerate(_layers(net)):  # DistilBERT's attention does not know its place
+            if not hasattr(layer, "layer_idx"):
+                layer.layer_idx = i
+
+    def _bias(self, valid: Bool[Tensor, "rows length"] | None, length: int) -> Any:
+        """Additive attention mask, 0 where a query sees a key; None for everything. ModernBERT takes two of them."""
+        seen = None if valid is None else valid[:, None, None]
+        place = torch.arange(length, device=self.device)
+        if self.block_length is not None:
+            block = place // self.block_length
+            causal = (block[:, None] >= block)[None, None]
+            # A padded query has nobody to look at but itself; without that its output would be NaN, and spread.
+            seen = causal if seen is None else causal & seen | torch.eye(length, dtype=torch.bool, device=self.device)
+        if self._windows is None:
+            return None if seen is None else self._additive(seen)
+        near = ((place[:, None] - place).abs() <= self._windows)[None, None]
+        near = near if seen is None else near & seen | torch.eye(length, dtype=torch.bool, device=self.device)
+        return {"full_attention": None if seen is None else self._additive(seen), "sliding_attention": self._additive(near)}
+
+    def _additive(self, seen: Bool[Tensor, "rows one queries keys"]) -> Float[Tensor, "rows one queries keys"]:
+        return torch.zeros(seen.shape, dtype=self.dtype, device=self.device).masked_fill(~seen, -torch.inf)
 
     def _hidden(
         self, ids: Int[Tensor, "rows length"], valid: Bool[Tensor, "rows length"] | None, collector: Collector | None
     ) -> Float[Tensor, "rows length dim"]:
-        """Final hidden states. ``valid`` masks keys only; positions stay 0 .. length-1 (the LLaDA convention)."""
-        bias = None
-        if valid is not None:
-            bias = torch.zeros(valid.shape, dtype=self.dtype, device=valid.device).masked_fill(~valid, -torch.inf)
-            bias = bias[:, None, None]
-        return self.net.model(
-            input_ids=ids, attention_mask=bias, use_cache=False, is_causal=False, collector=collector
-        ).last_hidden_state  # type: ignore[operator]
+        """Final hidden states of the whole canvas."""
+        extra: dict[str, Any] = {} if collector is None else {"collector": collector}
+        if self.family.counted_positions and valid is not None:
+            extra["position_ids"] = (valid.long().cumsum(1) - 1).masked_fill(~valid, 1)
+        if self.net.config.model_type not in ("bert", "roberta", "distilbert", "modernbert"):
+            extra |= {"use_cache": False, "is_causal": False}
+        bias = self._bias(valid, ids.shape[1])
+        return self.net.base_model(input_ids=ids, attention_mask=bias, **extra).last_hidden_state  # type: ignore[operator]
 
     @torch.inference_mode()
     def predict(
@@ -50,7 +82,7 @@ class TransformersModel:
         hidden = self._hidden(ids, valid, collector)
         predictions, index = [], 0
         for ask in asks:
-            logits = self.net.lm_head(hidden[ask.rows[:, None], ask.positions])  # type: ignore[operator]
+            logits = self.family.head(self.net, hidden[ask.rows[:, None], (ask.positions - self.shift).clamp(min=0)])
             columns = pairwise = None
             if ask.attention is not None and collector is not None:
                 columns, pairwise = collector.result(index)
@@ -62,5 +94,13 @@ class TransformersModel:
     def logits(
         self, ids: Int[Tensor, "rows length"], valid: Bool[Tensor, "rows length"] | None = None
     ) -> Float[Tensor, "rows length vocab"]:
-        """Logits of the whole canvas, row ``i`` predicting token ``i``."""
-        return self.net.lm_head(self._hidden(ids, valid, None))  # type: ignore[operator]
+        """Logits of the whole canvas, row ``i`` predicting token ``i`` (of a shifted family row 0 says nothing)."""
+        hidden = self._hidden(ids, valid, None)
+        if self.shift:
+            hidden = torch.cat([hidden[:, :1], hidden[:, :-1]], 1)
+        return self.family.head(self.net, hidden)
+
+
+def _layers(net: Any) -> list[nn.Module]:
+    """The attention modules, first layer first, of the classes that hold them unnumbered."""
+    return [layer.attention for layer in net.distilbert.transformer.layer] if hasattr(net, "distilbert") else []

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attn_sampler.errors import CheckpointError, InvalidInputError
 
-__all__ = ["eos_ids", "find", "read_json", "tensors", "tokenizer"]
+__all__ = ["find", "read_json", "tensors", "tokenizer"]
 
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
 
@@ -21,6 +21,8 @@ def find(source: str | Path, revision: str | None) -> Path:
     """The directory of a checkpoint: a local one, or a Hub id downloaded into (or found in) the Hub cache."""
     path = Path(source).expanduser()
     if path.is_dir():
+        if revision is not None:
+            raise InvalidInputError("revision", revision, f"{path} is a local directory; only a Hub id has revisions")
         if not (path / "config.json").is_file():
             raise CheckpointError(f"{path} is no checkpoint: it has no config.json")
         return path
@@ -82,28 +84,20 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise CheckpointError(f"{shard} cannot be read ({error}); it is truncated or no safetensors file") from error
 
 
-def tokenizer(folder: Path) -> Any | None:
-    """The fast tokenizer with its chat template, or None where the directory has none."""
-    if not (folder / "tokenizer.json").is_file():
+def tokenizer(folder: Path, chat_options: Mapping[str, Any]) -> Any | None:
+    """The tokenizer with its chat template, ``chat_options`` set in it; None where the directory has none."""
+    import transformers
+
+    kinds = {"tokenizer.json": "PreTrainedTokenizerFast", "merges.txt": "Qwen2Tokenizer", "vocab.txt": "BertTokenizer"}
+    file = next((name for name in kinds if (folder / name).is_file()), None)
+    if file is None:
         return None
-    from transformers import PreTrainedTokenizerFast
-
     try:
-        tok = PreTrainedTokenizerFast.from_pretrained(folder)
+        tok = getattr(transformers, kinds[file]).from_pretrained(folder)
     except Exception as error:  # the tokenizers library raises bare Exception on a broken file
-        raise CheckpointError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+        raise CheckpointError(f"{folder / file} cannot be read: {error}") from error
     tok.model_max_length = sys.maxsize  # the engine checks lengths, with an error instead of a warning
+    if chat_options and isinstance(tok.chat_template, str):
+        fixed = "".join(f"{{%- set {key} = {json.dumps(value)} -%}}" for key, value in chat_options.items())
+        tok.chat_template = fixed + tok.chat_template
     return tok
-
-
-def eos_ids(raw: Mapping[str, Any], folder: Path, tok: Any | None, end_of_turn: tuple[str, ...]) -> tuple[int, ...]:
-    """All ids that end an answer: of config, generation config and tokenizer, and the family's end-of-turn strings."""
-    found: list[int] = []
-    for value in (raw.get("eos_token_id"), read_json(folder / "generation_config.json").get("eos_token_id")):
-        found += value if isinstance(value, list) else [] if value is None else [value]
-    if tok is not None:
-        if tok.eos_token_id is not None:
-            found.append(tok.eos_token_id)
-        vocabulary = tok.get_vocab()
-        found += [vocabulary[text] for text in end_of_turn if text in vocabulary]
-    return tuple(dict.fromkeys(found))

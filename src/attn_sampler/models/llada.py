@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from attn_sampler.errors import CheckpointError
+from attn_sampler.models.family import Family, Match, Piece, number, require
 
-__all__ = ["END_OF_TURN", "config", "facts", "matches", "rename"]
+__all__ = ["FAMILY", "pieces"]
 
-END_OF_TURN = ("<|eot_id|>",)  # beside the end-of-sequence token: chat models end their turn with it
 
 _PARTS = {
     "attn_norm": "input_layernorm",
@@ -46,29 +46,30 @@ _FIXED = {
 }
 
 
-def matches(raw: Mapping[str, Any]) -> bool:
+def matches(raw: Mapping[str, Any]) -> Match:
     """LLaDA-MoE calls itself ``llada`` too; only the dense model has ``d_model``."""
-    return raw.get("model_type") == "llada" and "d_model" in raw
+    return "yes" if raw.get("model_type") == "llada" and "d_model" in raw else "no"
 
 
-def config(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of the stock ``LlamaConfig``."""
+def settings_of(raw: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in _FIXED.items():
         if raw.get(key, value) != value:
             raise CheckpointError(f"config.json: {key}={raw[key]!r}; LLaDA checkpoints have {value!r}, others are not supported")
-    missing = [k for k in ("d_model", "n_heads", "n_layers", "mlp_hidden_size", "vocab_size") if k not in raw]
-    if missing:
-        raise CheckpointError(f"config.json lacks {', '.join(missing)}")
+    require(raw, "d_model", "n_heads", "n_layers", "mlp_hidden_size", "vocab_size")
+    hidden, heads = number(raw, "d_model"), number(raw, "n_heads")
+    kv_heads = number(raw, "n_kv_heads", heads)
+    if hidden % heads or heads % kv_heads:
+        raise CheckpointError(f"config.json: d_model={hidden}, n_heads={heads}, n_kv_heads={kv_heads} do not divide one another")
     return {
-        "vocab_size": raw.get("embedding_size") or raw["vocab_size"],
-        "hidden_size": raw["d_model"],
-        "intermediate_size": raw["mlp_hidden_size"],
-        "num_hidden_layers": raw["n_layers"],
-        "num_attention_heads": raw["n_heads"],
-        "num_key_value_heads": raw.get("n_kv_heads") or raw["n_heads"],
-        "max_position_embeddings": raw.get("max_sequence_length", 4096),
-        "rms_norm_eps": raw.get("rms_norm_eps", 1e-5),
-        "rope_parameters": {"rope_type": "default", "rope_theta": raw.get("rope_theta", 10000.0)},
+        "vocab_size": number(raw, "embedding_size", number(raw, "vocab_size")),
+        "hidden_size": hidden,
+        "intermediate_size": number(raw, "mlp_hidden_size"),
+        "num_hidden_layers": number(raw, "n_layers"),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": number(raw, "max_sequence_length", 4096),
+        "rms_norm_eps": number(raw, "rms_norm_eps", 1e-5, integer=False),
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(number(raw, "rope_theta", 10000.0, integer=False))},
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
@@ -76,20 +77,25 @@ def config(raw: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def facts(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What the config says beyond the architecture: mask and pad id, context length (None where it is silent)."""
-    return {
-        "mask_id": raw.get("mask_token_id"),
-        "pad_id": raw.get("pad_token_id"),
-        "context_length": raw.get("max_sequence_length", 4096),
-    }
-
-
-def rename(name: str) -> str | None:
-    """The stock name of a tensor, or None if it is no LLaDA tensor."""
+def pieces(name: str, config: Any) -> tuple[Piece, ...] | None:
     if name in _WHOLE:
-        return _WHOLE[name]
+        return (Piece(_WHOLE[name]),)
     found = re.fullmatch(r"model\.transformer\.blocks\.(\d+)\.(\w+)\.weight", name)
     if found and found[2] in _PARTS:
-        return f"model.layers.{found[1]}.{_PARTS[found[2]]}.weight"
+        return (Piece(f"model.layers.{found[1]}.{_PARTS[found[2]]}.weight"),)
     return None
+
+
+FAMILY = Family(
+    name="llada",
+    checkpoints="GSAI-ML/LLaDA-8B-Base, LLaDA-8B-Instruct, LLaDA-1.5, the embedded model",
+    source="arXiv:2502.09992",
+    stock="LlamaForCausalLM",
+    matches=matches,
+    settings_of=settings_of,
+    pieces=pieces,
+    mask_token="<|mdm_mask|>",
+    mask_id=126336,
+    ends={"<|endoftext|>": 126081, "<|eot_id|>": 126348},
+    settings={"sampler": "confidence", "block_length": 32, "max_new_tokens": 256},
+)
