@@ -278,9 +278,8 @@ def models(as_json: AsJson = False) -> None:
         return
     for row in rows:
         shift = ", logits shifted by one" if row["shifted"] else ""
-        typer.echo(
-            f"{row['family']}\n    {row['checkpoints']}\n    {row['runs_as']}, {row['attention']}{shift}, mask {row['mask_token']}"
-        )
+        facts = f"{row['runs_as']}, {row['attention']}{shift}, mask {row['mask_token']}"
+        typer.echo(f"{row['family']}\n    {row['checkpoints']}\n    {facts}")
 
 
 @app.command()

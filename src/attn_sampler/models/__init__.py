@@ -38,8 +38,8 @@ FAMILIES: dict[str, Family] = {
 """Every family by its name."""
 
 REFUSED: dict[str, str] = {
-    "ReFusion": "it is causal: it drafts slots of tokens at free positions and verifies them autoregressively, so it has no canvas "
-    "whose masks a sampler could order",
+    "ReFusion": "it is causal: it drafts slots of tokens at free positions and verifies them autoregressively, so it has no "
+    "canvas whose masks a sampler could order",
     "DiffusionGemma": "it denoises random tokens instead of masks (uniform-state diffusion) and has no mask token",
 }
 """Diffusion language models that are none of masked diffusion, and why."""
@@ -112,7 +112,7 @@ def family_of(raw: Mapping[str, Any], name: str | None, path: Path) -> Family:
 
 
 def _block_length(family: Family, raw: Mapping[str, Any], given: int | None) -> int | None:
-    """Of the block-causal mask: as given, as config.json says (SDAR's ``block_size``, Fast-dLLM's ``bd_size``), or the usual one."""
+    """Of the block-causal mask: given, or in config.json (SDAR's ``block_size``, Fast-dLLM's ``bd_size``), or the usual one."""
     if family.block_length is None:
         if given is not None:
             remedy = f"{family.name} has full attention; blocks are a choice of each row there (SamplingParams)"

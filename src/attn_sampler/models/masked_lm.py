@@ -1,7 +1,7 @@
 """Stock masked language models (BERT, RoBERTa, DistilBERT, ModernBERT, BERT-Chat) as diffusion models.
 
-They were trained to fill 15 to 100 % of masks with full attention, which is all that a sampler needs. Their own prediction heads are
-used; pooling and next-sentence weights, which no masked token depends on, are passed over.
+They were trained to fill masks with full attention, which is all that a sampler needs. Their own prediction heads are used;
+pooling and next-sentence weights, which no masked token depends on, are passed over.
 """
 
 from __future__ import annotations
