@@ -43,6 +43,7 @@ class TableModel:
         self.context_length = context_length
         self.num_layers, self.num_heads = (num_layers, num_heads) if attention is not None else (0, 0)
         self.device = torch.device("cpu")
+        self.block_length, self.shift, self.caches = None, 0, False
         self.forwards = 0
         self.lengths: list[tuple[int, int]] = []  # (rows, length) of every forward pass
 

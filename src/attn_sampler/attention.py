@@ -30,9 +30,6 @@ IMPLEMENTATION = "attn_sampler"
 class AttentionAsk:
     """Whose attention to what is wanted.
 
-    The model's query axis is the last stretch of its key axis (they differ where earlier keys come from a cache): with
-    ``past`` more keys than queries, query i sits at the position of key ``past + i``.
-
     Attributes:
         statistics: how it is normalised and averaged.
         rows: rows of the batch.
@@ -40,6 +37,7 @@ class AttentionAsk:
         counted: queries that enter the column sums.
         keys: key positions, as indices along the model's key axis.
         real: keys that exist (the others are padding of the window).
+        first: position of each row's first query; None where the query axis is the last stretch of the key axis.
     """
 
     statistics: Attention
@@ -48,6 +46,7 @@ class AttentionAsk:
     counted: Bool[Tensor, "some queries"]
     keys: Int[Tensor, "some width"]
     real: Bool[Tensor, "some width"]
+    first: Int[Tensor, " some"] | None = None
 
 
 class Collector:
@@ -123,8 +122,8 @@ def window_attention(
         a = a.masked_fill(~ask.real[:, None, None], 0.0)
     a = a.mean(1)
     if not ask.statistics.diag:
-        past = key.shape[2] - query.shape[2]
-        a = a.masked_fill((ask.queries + past)[:, :, None] == ask.keys[:, None], 0.0)
+        first = torch.full_like(ask.rows, key.shape[2] - query.shape[2]) if ask.first is None else ask.first
+        a = a.masked_fill((ask.queries + first[:, None])[:, :, None] == ask.keys[:, None], 0.0)
     return a
 
 

@@ -18,9 +18,10 @@ from torch import Tensor
 from attn_sampler import blocks
 from attn_sampler import canvas as canvases
 from attn_sampler.attention import AttentionAsk
+from attn_sampler.cache import Slots, Stretch
 from attn_sampler.canvas import Canvas
 from attn_sampler.models.seam import Ask, Model, Prediction
-from attn_sampler.params import SamplingParams
+from attn_sampler.params import POLICIES, SamplingParams
 from attn_sampler.propose import Choice, Proposal, propose
 from attn_sampler.seam import Memory, Sampler, Selection, Window
 
@@ -32,6 +33,8 @@ class RowState:
     """Per-row numbers, one tensor each: settings that never change, then the state of the active block."""
 
     block_length: Int[Tensor, " rows"]
+    policy: Int[Tensor, " rows"]  # of the cache: index into POLICIES
+    refresh_every: Int[Tensor, " rows"]  # 0 for never
     steps_per_block: Int[Tensor, " rows"]  # 0 without a step budget
     temperature: Float[Tensor, " rows"]
     top_p: Float[Tensor, " rows"]
@@ -46,6 +49,9 @@ class RowState:
     block_masked: Int[Tensor, " rows"]  # masks it began with
     block_left: Int[Tensor, " rows"]  # masks it has now
     step_in_block: Int[Tensor, " rows"]
+    opening: Bool[Tensor, " rows"]  # this step writes the block's first position only
+    opened: Bool[Tensor, " rows"]  # the active block's first step did
+    computed: Int[Tensor, " rows"]  # positions before it have their final keys and values in the slots
 
     def rows(self, index: Int[Tensor, " kept"]) -> RowState:
         return RowState(*(getattr(self, f.name)[index] for f in fields(self)))
@@ -95,6 +101,7 @@ class Batch:
     Attributes:
         numbers: the engine's number of each row.
         params: each row's parameters.
+        lengths: each row's block length.
         memories: sampler → (rows it belongs to, what the sampler asked to be kept).
     """
 
@@ -102,25 +109,40 @@ class Batch:
     params: tuple[SamplingParams, ...]
     canvas: Canvas
     state: RowState
+    lengths: tuple[int, ...]
     spans: tuple[int, ...]  # answer length of each row, on the Python side
     groups: tuple[tuple[Sampler, tuple[int, ...]], ...]
     memories: Mapping[Sampler, tuple[tuple[int, ...], Memory]]
+    slots: Slots | None = None
 
     @classmethod
     def start(
-        cls, canvas: Canvas, numbers: Sequence[int], params: Sequence[SamplingParams], may_end: Sequence[bool], model: Model
+        cls,
+        canvas: Canvas,
+        numbers: Sequence[int],
+        params: Sequence[SamplingParams],
+        lengths: Sequence[int],
+        policies: Sequence[str],
+        may_end: Sequence[bool],
+        model: Model,
     ) -> Batch:
-        """Rows before their first forward pass; ``may_end``: whether end tokens may be proposed."""
+        """Rows before their first forward pass.
+
+        Args:
+            lengths, policies: block length and cache policy of each row.
+            may_end: whether end tokens may be proposed.
+        """
 
         def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
             return torch.tensor(list(values), dtype=dtype, device=model.device)
 
-        lengths = [p.positions_per_block for p in params]
         counts = _block_counts(canvas, column(lengths, torch.long)).tolist()
         budgets = [0 if p.steps is None else p.steps // n for p, n in zip(params, counts, strict=True)]
         n = len(params)
         state = RowState(
             column(lengths, torch.long),
+            column([POLICIES.index(policy) for policy in policies], torch.long),
+            column([p.refresh_every or 0 for p in params], torch.long),
             column(budgets, torch.long),
             column([p.temperature for p in params], torch.float64),
             column([p.top_p for p in params], torch.float64),
@@ -133,17 +155,25 @@ class Batch:
             column([0] * n, torch.long),
             column([-1] * n, torch.long),
             *(column([0] * n, torch.long) for _ in range(3)),
+            *(column([0] * n, torch.bool) for _ in range(2)),
+            column([0] * n, torch.long),
         )
         spans = tuple((canvas.end - canvas.start).tolist())
-        return cls(tuple(numbers), tuple(params), canvas, state, spans, _group(params), {})
+        slots = Slots() if (model.block_length is not None and model.caches) or set(policies) != {"none"} else None
+        return cls(tuple(numbers), tuple(params), canvas, state, tuple(lengths), spans, _group(params), {}, slots)
 
     def join(self, other: Batch, pad_id: int) -> Batch:
         """These rows and the other's."""
         params = self.params + other.params
         canvas = canvases.stack(self.canvas, other.canvas, pad_id)
         state = self.state.join(other.state)
-        spans = self.spans + other.spans
-        return Batch(self.numbers + other.numbers, params, canvas, state, spans, _group(params), self.memories)
+        lengths, spans = self.lengths + other.lengths, self.spans + other.spans
+        slots = None
+        if self.slots is not None or other.slots is not None:
+            # Rows that join have computed nothing yet; those that were here without slots compute everything every time.
+            slots = Slots() if self.slots is None else self.slots.join(len(other.numbers))
+        numbers = self.numbers + other.numbers
+        return Batch(numbers, params, canvas, state, lengths, spans, _group(params), self.memories, slots)
 
     def without(self, gone: set[int]) -> Batch | None:
         """The rows that stay, or None if none does."""
@@ -152,16 +182,17 @@ class Batch:
             return None
         index = torch.tensor(kept, device=self.canvas.ids.device)
         params = tuple(self.params[i] for i in kept)
-        numbers, spans = tuple(self.numbers[i] for i in kept), tuple(self.spans[i] for i in kept)
+        numbers, lengths, spans = (tuple(x[i] for i in kept) for x in (self.numbers, self.lengths, self.spans))
         canvas, state = canvases.keep_rows(self.canvas, index), self.state.rows(index)
-        return Batch(numbers, params, canvas, state, spans, _group(params), self.memories)
+        slots = None if self.slots is None else self.slots.rows(index)
+        return Batch(numbers, params, canvas, state, lengths, spans, _group(params), self.memories, slots)
 
     # --- one forward pass -------------------------------------------------------------------------------------------
 
     def advance(self, model: Model) -> Outcome:
         """Run the model once and let every row's sampler commit."""
-        batch = self._enter_blocks()
-        asked = [batch._ask(sampler, rows) for sampler, rows in self.groups]
+        batch = self._enter_blocks(model)
+        asked = [batch._ask(sampler, rows, model) for sampler, rows in self.groups]
         predictions = batch._predict(model, asked)
         canvas, memories, parts = batch.canvas, {}, []
         for question, prediction in zip(asked, predictions, strict=True):
@@ -173,12 +204,23 @@ class Batch:
                 numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
                 memories[question.sampler] = (numbers, selection.memory)
             parts.append((question, proposal, selection))
-        state = replace(batch.state, forward=batch.state.forward + 1, step_in_block=batch.state.step_in_block + 1)
+        state = replace(
+            batch.state,
+            forward=batch.state.forward + 1,
+            step_in_block=batch.state.step_in_block + 1,
+            opened=batch.state.opened | batch.state.opening,
+            computed=torch.maximum(batch.state.computed, batch.state.block_low),
+        )
         report, faults = batch._report(canvas, parts)
         return Outcome(replace(batch, canvas=canvas, state=state, memories=memories), report, faults)
 
-    def _enter_blocks(self) -> Batch:
-        """Notice rows whose active block is a new one."""
+    def _enter_blocks(self, model: Model) -> Batch:
+        """Notice rows whose active block is a new one.
+
+        Where a position is predicted from its left neighbour's row and that row lies in a part that will not run again (a
+        block that is closed, a cached prefix), the first position of a block is written by itself, in the block's first step:
+        Fast-dLLM v2 (arXiv 2509.26328) always, Fast-dLLM v1 on Dream with its caches.
+        """
         canvas, state = self.canvas, self.state
         low, high = blocks.active_span(canvas.start, canvas.end, canvases.settled(canvas), state.block_length)
         index = torch.arange(canvas.ids.shape[1], device=low.device)
@@ -187,7 +229,13 @@ class Batch:
         left = (canvas.masked & inside).sum(1)
         masked = torch.where(fresh, left, state.block_masked)
         step = torch.where(fresh, 0, state.step_in_block)
-        return replace(self, state=replace(state, block_low=low, block_masked=masked, block_left=left, step_in_block=step))
+        apart = (state.policy > 0) | (model.block_length is not None)
+        opening = (step == 0) & apart & canvas.masked.gather(1, low[:, None])[:, 0] if model.shift else torch.zeros_like(fresh)
+        entered = replace(
+            state, block_low=low, block_masked=masked, block_left=left, step_in_block=step, opening=opening,
+            opened=state.opened & ~fresh,
+        )  # fmt: skip
+        return replace(self, state=entered)
 
     def _quota(self, question: Asked) -> Int[Tensor, " some"]:
         """Commits owed now, so that the row ends within its steps: LLaDA's quota, what earlier windows were too small for, and
@@ -201,17 +249,18 @@ class Batch:
         owed = torch.where(steps - state.step_in_block <= question.windows_left, full, owed)
         return torch.where(state.steps_per_block > 0, owed, 1).clamp(min=1)
 
-    def _ask(self, sampler: Sampler, rows: tuple[int, ...]) -> Asked:
+    def _ask(self, sampler: Sampler, rows: tuple[int, ...], model: Model) -> Asked:
         """Where one group looks: its window, the candidates in it, the attention statistics."""
         needs, canvas = sampler.needs, self.canvas
         index = torch.tensor(rows, device=canvas.ids.device)
         start, end, low = canvas.start[index], canvas.end[index], self.state.block_low[index]
-        length = max(self.params[i].positions_per_block for i in rows)
+        length = max(self.lengths[i] for i in rows)
         high = torch.minimum(low + self.state.block_length[index], end)
         width = min(length, needs.sub_block_length or length)
         windows_left = torch.ones_like(low)
         if needs.scope == "answer":
-            positions, real = blocks.span_positions(start, end, max(self.spans[i] for i in rows))
+            seen = end if model.block_length is None else high  # a block-causal model computes nothing after the active block
+            positions, real = blocks.span_positions(start, seen, max(self.spans[i] for i in rows))
         elif needs.cut == "leftmost":
             positions, real = blocks.leftmost_masked(canvas, index, low, high, width)
             windows_left = -(-self.state.block_left[index] // width)
@@ -221,6 +270,7 @@ class Batch:
             windows_left = -(-(high - bounds[0]) // width)
         masked = canvas.masked[index[:, None], positions] & real
         candidates = masked & (positions >= low[:, None]) & (positions < high[:, None])
+        candidates &= (positions == low[:, None]) | ~self.state.opening[index, None]
         statistics = None
         if needs.attention is not None:
             queries, counted = positions, masked if needs.attention.rows == "masked" else real
@@ -243,8 +293,14 @@ class Batch:
             for question, (_, rows) in zip(asked, self.groups, strict=True):
                 twins = torch.tensor([place.get(i, i) for i in rows], device=ids.device)
                 asks.append(Ask(twins, question.positions))
-        padded = len({int(n) for n in self._lengths()}) > 1
-        answers = model.predict(ids, valid if padded else None, asks)
+        valid = valid if len(set(self._lengths())) > 1 else None
+        if self.slots is None:
+            answers = model.predict(ids, valid, asks)
+        else:
+            slots = self.slots.join(len(guided)) if guided else self.slots
+            answers = model.predict(ids, valid, asks, self._stretch(slots, asked, guided, model))
+            if guided:
+                self.slots.layers.update(slots.rows(torch.arange(len(self.params), device=ids.device)).layers)
         if not guided:
             return answers
         out = []
@@ -253,6 +309,24 @@ class Batch:
             mixed = without.logits + (scale + 1) * (with_prompt.logits - without.logits)
             out.append(replace(with_prompt, logits=torch.where(scale > 0, mixed, with_prompt.logits)))
         return out
+
+    def _stretch(self, slots: Slots, asked: Sequence[Asked], guided: Sequence[int], model: Model) -> Stretch:
+        """Which positions run through the network: the table of `attn_sampler.cache`, row by row."""
+        state, end = self.state, self.canvas.end
+        none, block, sub, prefix, dual = (state.policy == i for i in range(len(POLICIES)))  # in the order of POLICIES
+        block_high = torch.minimum(state.block_low + state.block_length, end)
+        due = (state.refresh_every > 0) & (state.step_in_block % state.refresh_every.clamp(min=1) == 0)
+        whole = (prefix | dual) & ((state.step_in_block == 0) | due)
+        low = torch.where(block | sub, state.computed, torch.where(none | whole, 0, state.block_low))
+        high = torch.where(whole | prefix | (none & (model.block_length is None)), end, block_high)
+        for question in asked:
+            first, last = question.positions.amin(1), question.positions.amax(1) + 1
+            waiting = self.canvas.masked[question.index, first] | (state.step_in_block <= state.opened.long())[question.index]
+            part = sub[question.index] & ~waiting
+            low[question.index] = torch.where(part, first, low[question.index])
+            high[question.index] = torch.where(part, last, high[question.index])
+        twins = torch.tensor([*range(len(self.params)), *guided], device=low.device)
+        return Stretch(slots, low[twins], high[twins], int((high - low).max()))
 
     def _lengths(self) -> list[int]:
         return self.canvas.end.tolist()

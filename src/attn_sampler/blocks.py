@@ -1,7 +1,7 @@
 """The answer cut into blocks, windows inside them, and the number of commits that a step owes.
 
-Blocks of ``block_length`` positions are counted from ``canvas.start``; the *active* block of a row is the one that holds its
-first masked position, so it is a function of the canvas and needs no state.
+Blocks of ``block_length`` positions are counted from ``canvas.start`` (so that those of a block-causal model stay aligned); the
+*active* block of a row is the one that holds its first masked position, so it is a function of the canvas and needs no state.
 """
 
 from __future__ import annotations

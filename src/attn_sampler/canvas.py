@@ -24,7 +24,8 @@ class Canvas:
         ids: token ids; the mask id where ``masked``, the pad id from ``end`` on.
         masked: positions still to be written.
         given: positions that were given; nothing ever writes them.
-        start: first position of the answer; blocks are counted from here.
+        start: where blocks are counted from: the first position of the answer, or the beginning of the model's own block
+            that holds it.
         end: number of positions of the row; what follows is padding.
     """
 

@@ -108,13 +108,21 @@ class Row:
     masked: list[bool]
     shown: int  # first position of what `Result.text` says: after the prompt
     ends: bool  # whether an end-of-sequence token ends it
+    aligned: bool  # blocks are the model's own, counted from position 0
     transcript: Transcript
+    block_length: int
+    cache: str
     admitted: float = 0.0
     forwards: int = 0
 
     @property
     def start(self) -> int:
         return self.masked.index(True)
+
+    @property
+    def origin(self) -> int:
+        """Where its blocks are counted from."""
+        return self.start - self.start % self.block_length if self.aligned else self.start
 
 
 class Engine:
@@ -204,12 +212,17 @@ class Engine:
     def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool) -> Row:
         self._check_length(len(ids) - sum(masked), sum(masked))
         transcript = Transcript(None if self.tokenizer is None else self._decode, params.stop)
-        row = Row(params, ids, masked, shown, ends, transcript)
+        block_length, cache = self._blocks(params)
+        aligned = self.model.block_length is not None
+        row = Row(params, ids, masked, shown, ends, aligned, transcript, block_length, cache)
+        if row.start < self.model.shift:
+            remedy = "this model predicts each position from its left neighbour: begin with at least one given token"
+            raise InvalidInputError("template", "a hole at position 0", remedy)
         if params.steps is not None:
-            blocks = len({(i - row.start) // params.positions_per_block for i, m in enumerate(masked) if m})
+            blocks = len({(i - row.origin) // block_length for i, m in enumerate(masked) if m})
             if params.steps % blocks:
                 raise InvalidInputError("steps", params.steps, f"give a multiple of the number of blocks ({blocks})")
-            windows = -(-params.positions_per_block // (params.sampler.needs.sub_block_length or params.positions_per_block))
+            windows = -(-block_length // (params.sampler.needs.sub_block_length or block_length))
             if params.steps // blocks < windows:
                 remedy = f"the sampler works through {windows} sub-blocks per block: give at least {windows * blocks}"
                 raise InvalidInputError("steps", params.steps, remedy)
@@ -224,6 +237,37 @@ class Engine:
         if params.stop and self.tokenizer is None:
             raise InvalidInputError("stop", params.stop, "this checkpoint has no tokenizer, so there is no text to search")
         return row
+
+    def _blocks(self, params: SamplingParams) -> tuple[int, str]:
+        """Block length and cache policy of a row: its own, or what suits the model."""
+        own, wanted, cache = self.model.block_length, params.block_length, params.cache
+        if own is None:
+            if cache in ("block", "sub-block"):
+                remedy = 'it needs a block-causal model; this one has full attention: give "none", "prefix" or "dual"'
+                raise InvalidInputError("cache", cache, remedy)
+        else:
+            if wanted not in (None, own):
+                remedy = f"this model's blocks have {own} positions; load(..., block_length={wanted}) changes its attention mask"
+                raise InvalidInputError("block_length", wanted, remedy)
+            if cache in ("prefix", "dual"):
+                raise InvalidInputError("cache", cache, 'it is an approximation for full attention; here "block" is exact')
+            if cache is None and self.model.caches and params.cfg_scale == 0:
+                cache = "block"
+        if cache not in (None, "none"):
+            needs = params.sampler.needs
+            if not self.model.caches:
+                raise InvalidInputError("cache", cache, 'this model has no KV cache: give "none"')
+            if needs.scope == "answer":
+                if params.cache is None:
+                    return own or params.positions_per_block, "none"
+                raise InvalidInputError(
+                    "cache", cache, f'{params.sampler.name} looks at the whole answer in every pass: give "none"'
+                )
+            if cache == "sub-block" and needs.attention is not None and needs.attention.rows == "block":
+                raise InvalidInputError(
+                    "rows", "block", 'with cache="sub-block" only the sub-block is computed: give "all" or "masked"'
+                )
+        return own or params.positions_per_block, cache or "none"
 
     def _decode(self, ids: list[int]) -> str:
         assert self.tokenizer is not None
@@ -315,11 +359,17 @@ class Engine:
             return
         rows = [self._rows[number] for number in joining]
         canvas = canvases.from_rows(
-            [row.ids for row in rows], [row.masked for row in rows], [row.start for row in rows],
+            [row.ids for row in rows], [row.masked for row in rows], [row.origin for row in rows],
             self.model.pad_id, self.model.device,
         )  # fmt: skip
         new = Batch.start(
-            canvas, joining, [row.params for row in rows], [row.ends or row.params.ignore_eos for row in rows], self.model
+            canvas,
+            joining,
+            [row.params for row in rows],
+            [row.block_length for row in rows],
+            [row.cache for row in rows],
+            [row.ends or row.params.ignore_eos for row in rows],
+            self.model,
         )
         self._batch = new if self._batch is None else self._batch.join(new, self.model.pad_id)
 

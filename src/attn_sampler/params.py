@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from attn_sampler import samplers
-from attn_sampler.errors import InvalidInputError, UnknownNameError, check_number
+from attn_sampler.errors import InvalidInputError, UnknownNameError, check_choice, check_number
 from attn_sampler.seam import Sampler
 
 __all__ = ["SamplingParams"]
 
+POLICIES = ("none", "block", "sub-block", "prefix", "dual")  # of the KV cache, see cache.py
 BLOCK_LENGTH = 32  # unless told, the last block shorter where it does not divide
 LOWEST_TEMPERATURE = 1e-6  # below it logits / temperature overflows, and it is argmax anyway
 
@@ -24,7 +25,8 @@ class SamplingParams:
     Attributes:
         sampler: the sampler with its options (built from a name and the remaining keywords).
         max_new_tokens: masks appended to the prompt, tokens.
-        block_length: blocks are finished left to right; must divide ``max_new_tokens``. None: at most 32.
+        block_length: blocks are finished left to right; must divide ``max_new_tokens``. None: at most 32. A block-causal
+            model's blocks are its own, counted from position 0.
         steps: total forward passes at most, an equal share per block (so a multiple of the number of blocks); every step then
             commits at least LLaDA's quota.
             Unset: as many as the sampler takes, at least one commit each.
@@ -37,6 +39,9 @@ class SamplingParams:
         cfg_scale: classifier-free guidance (LLaDA), logits = l_u + (1 + cfg_scale)(l_c - l_u); 0 for none.
         logits_eos_inf: the end-of-sequence token is never proposed (LLaDA).
         confidence_eos_eot_inf: end tokens count as confidence 0, so they are committed last (LLaDA).
+        cache: KV cache policy (`attn_sampler.cache`): ``"none"``, ``"block"``, ``"sub-block"``, ``"prefix"`` or ``"dual"``. None:
+            ``"block"`` for a block-causal model, where it is exact, ``"none"`` for the others.
+        refresh_every: forward passes within a block after which ``"prefix"`` and ``"dual"`` compute the whole canvas again.
     """
 
     sampler: Sampler
@@ -52,6 +57,8 @@ class SamplingParams:
     cfg_scale: float
     logits_eos_inf: bool
     confidence_eos_eot_inf: bool
+    cache: str | None
+    refresh_every: int | None
 
     def __init__(
         self,
@@ -69,6 +76,8 @@ class SamplingParams:
         cfg_scale: float = 0.0,
         logits_eos_inf: bool = False,
         confidence_eos_eot_inf: bool = False,
+        cache: str | None = None,
+        refresh_every: int | None = None,
         **options: Any,
     ) -> None:
         own = {f.name for f in dataclasses.fields(SamplingParams)}
@@ -96,6 +105,14 @@ class SamplingParams:
         ):
             if not isinstance(flag, bool):
                 raise InvalidInputError(name, flag, "give True or False")
+        if cache is not None:
+            check_choice("cache", cache, POLICIES)
+        if refresh_every is not None:
+            check_number("refresh_every", refresh_every, low=1, integer=True)
+            if cache not in ("prefix", "dual"):
+                raise InvalidInputError("refresh_every", refresh_every, 'only cache="prefix" and cache="dual" grow stale')
+        if cfg_scale > 0 and cache not in (None, "none"):
+            raise InvalidInputError("cache", cache, 'guidance (cfg_scale) works with cache="none" only')
         stops = (stop,) if isinstance(stop, str) else stop
         if not isinstance(stops, (tuple, list)) or not all(isinstance(text, str) and text for text in stops):
             raise InvalidInputError("stop", stop, "give a string or a list of strings, none of them empty")
@@ -104,7 +121,7 @@ class SamplingParams:
             "steps": steps, "temperature": float(temperature), "top_p": float(top_p), "top_k": top_k,
             "seed": secrets.randbits(63) if seed is None else seed, "stop": tuple(stops), "ignore_eos": ignore_eos,
             "cfg_scale": float(cfg_scale), "logits_eos_inf": logits_eos_inf,
-            "confidence_eos_eot_inf": confidence_eos_eot_inf,
+            "confidence_eos_eot_inf": confidence_eos_eot_inf, "cache": cache, "refresh_every": refresh_every,
         }  # fmt: skip
         for name, value in values.items():
             object.__setattr__(self, name, value)

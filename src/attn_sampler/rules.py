@@ -41,10 +41,18 @@ def top_k(
 
 
 def threshold(
-    confidence: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"], k: Int[Tensor, " rows"], tau: float
+    confidence: Float[Tensor, "rows width"],
+    candidates: Bool[Tensor, "rows width"],
+    k: Int[Tensor, " rows"],
+    tau: float,
+    strict: bool = False,
 ) -> Bool[Tensor, "rows width"]:
-    """Confidence at least ``tau``, and the ``k`` most confident in any case (Fast-dLLM, arXiv 2505.22618)."""
-    return (candidates & (confidence >= tau)) | top_k(confidence, candidates, k)
+    """Confidence at least ``tau`` (above it if ``strict``), and the ``k`` most confident in any case.
+
+    Fast-dLLM v1 (arXiv 2505.22618) takes confidences that reach the threshold, v2 (arXiv 2509.26328) those above it.
+    """
+    passed = confidence > tau if strict else confidence >= tau
+    return (candidates & passed) | top_k(confidence, candidates, k)
 
 
 def factor(

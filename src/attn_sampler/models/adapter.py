@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from attn_sampler.attention import IMPLEMENTATION, Collector, register
+from attn_sampler.attention import IMPLEMENTATION, AttentionAsk, Collector, register
+from attn_sampler.cache import Slots, Stretch
 from attn_sampler.models.family import Family
 from attn_sampler.models.seam import Ask, Prediction
 
 __all__ = ["TransformersModel"]
+
+ENCODERS = ("bert", "roberta", "distilbert", "modernbert")  # model types without a KV cache
 
 
 class TransformersModel:
@@ -27,6 +31,7 @@ class TransformersModel:
         self.net: nn.Module = net.eval()
         self.family = family
         self.shift = int(family.shifted)
+        self.caches = net.config.model_type not in ENCODERS
         self.block_length = block_length
         self.mask_id, self.eos_ids, self.pad_id = mask_id, eos_ids, pad_id
         config = net.config
@@ -68,21 +73,52 @@ class TransformersModel:
         extra: dict[str, Any] = {} if collector is None else {"collector": collector}
         if self.family.counted_positions and valid is not None:
             extra["position_ids"] = (valid.long().cumsum(1) - 1).masked_fill(~valid, 1)
-        if self.net.config.model_type not in ("bert", "roberta", "distilbert", "modernbert"):
+        return self._run(ids, self._bias(valid, ids.shape[1]), extra)
+
+    def _run(self, ids: Int[Tensor, "rows computed"], bias: Any, extra: dict[str, Any]) -> Float[Tensor, "rows computed dim"]:
+        if self.caches:
             extra |= {"use_cache": False, "is_causal": False}
-        bias = self._bias(valid, ids.shape[1])
         return self.net.base_model(input_ids=ids, attention_mask=bias, **extra).last_hidden_state  # type: ignore[operator]
+
+    def _stretched(
+        self,
+        ids: Int[Tensor, "rows length"],
+        valid: Bool[Tensor, "rows length"] | None,
+        stretch: Stretch,
+        collector: Collector | None,
+    ) -> Float[Tensor, "rows width dim"]:
+        """Final hidden states of a stretch of each row, which sees the keys and values in the slots too."""
+        positions = stretch.positions
+        seen = torch.ones_like(ids, dtype=torch.bool) if valid is None else valid
+        seen = seen[:, None, None]
+        if self.block_length is not None:
+            block = torch.arange(ids.shape[1], device=ids.device) // self.block_length
+            seen = seen & (positions[:, None, :, None] // self.block_length >= block)
+        past = _Past(stretch.slots, positions, ids.shape[1])
+        extra: dict[str, Any] = {"position_ids": positions, "past_key_values": past}
+        if collector is not None:
+            extra["collector"] = collector
+        return self._run(ids.gather(1, positions), self._additive(seen), extra)
 
     @torch.inference_mode()
     def predict(
-        self, ids: Int[Tensor, "rows length"], valid: Bool[Tensor, "rows length"] | None, asks: Sequence[Ask]
+        self,
+        ids: Int[Tensor, "rows length"],
+        valid: Bool[Tensor, "rows length"] | None,
+        asks: Sequence[Ask],
+        stretch: Stretch | None = None,
     ) -> list[Prediction]:
-        statistics = [ask.attention for ask in asks if ask.attention is not None]
+        statistics = [_from(ask.attention, stretch) for ask in asks if ask.attention is not None]
         collector = Collector(statistics) if statistics else None
-        hidden = self._hidden(ids, valid, collector)
+        low = None
+        if stretch is None:
+            hidden = self._hidden(ids, valid, collector)
+        else:
+            hidden, low = self._stretched(ids, valid, stretch, collector), stretch.low
         predictions, index = [], 0
         for ask in asks:
-            logits = self.family.head(self.net, hidden[ask.rows[:, None], (ask.positions - self.shift).clamp(min=0)])
+            place = ask.positions - self.shift - (0 if low is None else low[ask.rows][:, None])
+            logits = self.family.head(self.net, hidden[ask.rows[:, None], place.clamp(0, hidden.shape[1] - 1)])
             columns = pairwise = None
             if ask.attention is not None and collector is not None:
                 columns, pairwise = collector.result(index)
@@ -99,6 +135,24 @@ class TransformersModel:
         if self.shift:
             hidden = torch.cat([hidden[:, :1], hidden[:, :-1]], 1)
         return self.family.head(self.net, hidden)
+
+
+class _Past:
+    """What the stock classes take for a cache: it hands them a layer's slots, with the new keys and values written into them."""
+
+    def __init__(self, slots: Slots, positions: Int[Tensor, "rows computed"], length: int) -> None:
+        self.slots, self.positions, self.length = slots, positions, length
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        return self.slots.write(layer_idx, key, value, self.positions, self.length)
+
+
+def _from(ask: AttentionAsk, stretch: Stretch | None) -> AttentionAsk:
+    """Queries by their place in the stretch; keys stay where they are, in the slots."""
+    if stretch is None:
+        return ask
+    first = stretch.low[ask.rows]
+    return replace(ask, queries=(ask.queries - first[:, None]).clamp(0, stretch.width - 1), first=first)
 
 
 def _layers(net: Any) -> list[nn.Module]:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attn_sampler.attention import AttentionAsk
+from attn_sampler.cache import Stretch
 
 __all__ = ["Ask", "Model", "Prediction"]
 
@@ -49,6 +50,9 @@ class Model(Protocol):
         vocab_size: size of the last axis of the logits.
         context_length: longest canvas, positions.
         num_layers, num_heads: of the attention that statistics can be asked of; 0 where there is none.
+        block_length: of a block-causal model's attention mask, whose blocks are counted from position 0; None for full attention.
+        shift: 1 where the network predicts a position from its left neighbour's row, else 0. (`predict` has undone it.)
+        caches: whether `predict` takes a ``stretch``.
     """
 
     mask_id: int
@@ -58,12 +62,26 @@ class Model(Protocol):
     context_length: int
     num_layers: int
     num_heads: int
+    block_length: int | None
+    shift: int
+    caches: bool
     device: torch.device
 
     def predict(
-        self, ids: Int[Tensor, "rows length"], valid: Bool[Tensor, "rows length"] | None, asks: Sequence[Ask]
+        self,
+        ids: Int[Tensor, "rows length"],
+        valid: Bool[Tensor, "rows length"] | None,
+        asks: Sequence[Ask],
+        stretch: Stretch | None = None,
     ) -> list[Prediction]:
-        """One forward pass over the canvas; one prediction per ask. ``valid`` is None where no row is padded."""
+        """One forward pass; one prediction per ask.
+
+        Args:
+            ids: the canvas.
+            valid: positions that are no padding; None where no row is padded.
+            asks: positions wanted; all of them inside the stretch.
+            stretch: the part of each row that runs through the network, the rest coming from its slots; None for all of it.
+        """
         ...
 
     def logits(

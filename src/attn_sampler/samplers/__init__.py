@@ -29,6 +29,7 @@ BUILT_IN = {
     "entropy": "entropy:Entropy",
     "fast-dllm": "fast_dllm:FastDllmThreshold",
     "fast-dllm-factor": "fast_dllm:FastDllmFactor",
+    "fast-dllm-v2": "fast_dllm_v2:FastDllmV2",
     "klass": "klass:Klass",
     "left-to-right": "left_to_right:LeftToRight",
     "margin": "margin:Margin",
