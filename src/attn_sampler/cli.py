@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 bench = typer.Typer(no_args_is_help=True, help="Measure speed.")
 app.add_typer(bench, name="bench")
+models = typer.Typer(invoke_without_command=True, help="List the model families that load; write and check checkpoints.")
+app.add_typer(models, name="models")
 
 DEMO_DELAY_S = 0.12  # a small model on a CPU fills a canvas faster than the eye can follow
 
@@ -255,9 +257,12 @@ def samplers(as_json: AsJson = False) -> None:
         typer.echo(f"{item['name']}\n    {item['summary']}\n    {shown}\n    {item['paper']}")
 
 
-@app.command()
-def models(as_json: AsJson = False) -> None:
-    """List the model families that load."""
+@models.callback()
+def list_models(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is not None:
+        if as_json:
+            raise InvalidInputError("json", True, f"write it behind the command: models {context.invoked_subcommand} --json")
+        return
     from attn_sampler.models import FAMILIES
 
     rows = [
@@ -280,6 +285,26 @@ def models(as_json: AsJson = False) -> None:
         shift = ", logits shifted by one" if row["shifted"] else ""
         facts = f"{row['runs_as']}, {row['attention']}{shift}, mask {row['mask_token']}"
         typer.echo(f"{row['family']}\n    {row['checkpoints']}\n    {facts}")
+
+
+@models.command()
+def tiny(
+    family: Annotated[str | None, typer.Argument(metavar="FAMILY", help="A name that --list shows.")] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Is made; must not hold anything.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+    listed: Annotated[bool, typer.Option("--list", help="Print the names.")] = False,
+) -> None:
+    """Write a tiny random checkpoint in the real layout of a family."""
+    from attn_sampler.models.tiny import LAYOUTS, write
+
+    if listed:
+        for name, layout in LAYOUTS.items():
+            typer.echo(f"{name}: family {layout.family}, model_type {layout.config['model_type']}, mask {layout.mask}")
+        return
+    if family is None or folder is None:
+        raise InvalidInputError("family" if family is None else "folder", None, "give FAMILY and DIR, or --list")
+    write(family, folder, seed=seed)
+    typer.echo(f"wrote {folder}: load it with family={LAYOUTS[family].family!r}", err=True)
 
 
 @app.command()
