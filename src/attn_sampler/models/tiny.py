@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor
 from attn_sampler.errors import InvalidInputError, UnknownNameError, check_number
 from attn_sampler.models.layout_tokens import Vocabulary
 from attn_sampler.models.layouts import LAYOUTS, Layout
+from attn_sampler.rng import uniform
 
 __all__ = ["LAYOUTS", "write"]
 
@@ -62,7 +64,7 @@ def write(family: str, folder: Path, *, seed: int = 0) -> None:
     _write_json(folder / "config.json", layout.config)
     if layout.generation is not None:
         _write_json(folder / "generation_config.json", layout.generation)
-    _write_weights(layout, folder, torch.Generator().manual_seed(seed))
+    _write_weights(layout, folder, seed)
     _write_tokenizer(layout.words, folder)
 
 
@@ -70,10 +72,10 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_weights(layout: Layout, folder: Path, rng: torch.Generator) -> None:
+def _write_weights(layout: Layout, folder: Path, seed: int) -> None:
     from safetensors.torch import save_file
 
-    weights = {name: _draw(layout, name, shape, rng) for name, shape in sorted(layout.shapes.items())}
+    weights = {name: _draw(layout, name, shape, seed) for name, shape in sorted(layout.shapes.items())}
     files = [f"model-{i + 1:05}-of-{SHARDS:05}.safetensors" for i in range(SHARDS)]
     total, filled = sum(w.nbytes for w in weights.values()), 0
     where: dict[str, str] = {}
@@ -101,10 +103,11 @@ _WIDTHS = (
 )
 
 
-def _draw(layout: Layout, name: str, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+def _draw(layout: Layout, name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     if name.endswith("position_ids"):
         return torch.arange(shape[1])[None]
-    noise = torch.randn(shape, generator=rng)
+    address = (torch.tensor([seed]), torch.tensor([zlib.crc32(name.encode())]), torch.arange(math.prod(shape))[None])
+    noise = torch.special.ndtri(uniform(*address, 0)).float().view(shape)
     if _QK_NORM.search(name):
         return 1.7 + 0.25 * noise
     if _NORM.search(name):
