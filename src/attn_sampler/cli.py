@@ -5,6 +5,7 @@ Nothing heavy is imported until a command runs, so that ``--help`` answers at on
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per 
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write the run to a file, for `replay`.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Take the prompt as it is, without the chat template.")]
 Dtype = Annotated[str, typer.Option(help="Of the weights: auto, float32, bfloat16, float16.")]
+Family = Annotated[str | None, typer.Option(help="See `attn-sampler models`.  [default: as config.json says]")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …  [default: cuda where there is one]")]
 
 
@@ -305,6 +307,28 @@ def tiny(
         raise InvalidInputError("family" if family is None else "folder", None, "give FAMILY and DIR, or --list")
     write(family, folder, seed=seed)
     typer.echo(f"wrote {folder}: load it with family={LAYOUTS[family].family!r}", err=True)
+
+
+@models.command()
+def check(
+    source: Annotated[str, typer.Argument(metavar="DIR_OR_ID", help="Checkpoint directory or Hub id.")],
+    family: Family = None,
+    mask_id: Annotated[int | None, typer.Option(help="Where the checkpoint names no mask token.")] = None,
+    as_json: AsJson = False,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Look a checkpoint over before the first run; exit code 1 if something fails."""
+    from attn_sampler.models.check import check as points_of
+
+    points = points_of(source, family=family, mask_id=mask_id, dtype=dtype, device=device)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(point) for point in points], indent=2))
+    else:
+        for point in points:
+            typer.echo(f"{point.outcome:<9}  {point.name:<9}  {point.says}")
+    if any(point.outcome == "failed" for point in points):
+        raise typer.Exit(1)
 
 
 @app.command()
