@@ -21,8 +21,7 @@ MODELS = LOOPS.parent / "models"
 
 def runs_of(name: str) -> list[dict[str, Any]]:
     content = json.loads((LOOPS / f"{name}.json").read_text())
-    # Cached forwards see other keys, so their outputs differ by design; only the runs without a cache apply.
-    return [run | {"model": content["model"]} for run in content["runs"] if run["settings"].get("cache", "none") == "none"]
+    return [run | {"model": content["model"]} for run in content["runs"]]
 
 
 def llada(settings: dict[str, Any]) -> SamplingParams:
@@ -33,6 +32,7 @@ def llada(settings: dict[str, Any]) -> SamplingParams:
 
 def fast_dllm(settings: dict[str, Any]) -> SamplingParams:
     lengths = {"max_new_tokens": settings["gen_length"], "block_length": settings["block_length"], "ignore_eos": True}
+    lengths["cache"] = settings.get("cache", "none")
     if settings["threshold"] is not None:
         return SamplingParams(sampler="fast-dllm", threshold=settings["threshold"], **lengths)
     if settings["factor"] is not None:
@@ -58,6 +58,48 @@ def klass(settings: dict[str, Any]) -> SamplingParams:
     )
 
 
+def llada_moe(settings: dict[str, Any]) -> SamplingParams:
+    return fast_dllm(settings | {"factor": None}) if settings["alg"] == "threshold" else llada(settings)
+
+
+def fast_dllm_on_dream(settings: dict[str, Any]) -> SamplingParams:
+    cache = "dual" if settings["dual_cache"] else "prefix"
+    lengths = {"max_new_tokens": settings["max_new_tokens"], "block_length": settings["block_length"], "ignore_eos": True}
+    return SamplingParams(sampler="fast-dllm", threshold=settings["threshold"], cache=cache, **lengths)
+
+
+def dream(settings: dict[str, Any]) -> SamplingParams:
+    n = settings["max_new_tokens"]  # the reference has no blocks
+    options = {"alg": settings["alg"], "eps": settings["eps"], "compat": "reference", "top_k": settings.get("top_k") or 0}
+    return SamplingParams(sampler="dream", max_new_tokens=n, block_length=n, steps=settings["steps"], ignore_eos=True, **options)
+
+
+def sdar(settings: dict[str, Any]) -> SamplingParams:
+    lengths = {"max_new_tokens": settings["gen_length"], "ignore_eos": True}
+    if settings["remasking_strategy"] == "low_confidence_dynamic":
+        return SamplingParams(sampler="fast-dllm", threshold=settings["confidence_threshold"], **lengths)
+    if settings["remasking_strategy"] == "low_confidence_static":
+        return SamplingParams(sampler="confidence", k=settings["block_length"] // settings["denoising_steps"], **lengths)
+    return SamplingParams(sampler="left-to-right", **lengths)
+
+
+def llada2(settings: dict[str, Any]) -> SamplingParams:
+    edits = {name: settings[name] for name in ("editing_threshold", "max_post_steps") if name in settings}
+    k = settings["num_to_transfer"] if edits else settings["block_length"] // settings["steps"]
+    options = {"threshold": settings["threshold"], "max_new_tokens": settings["gen_length"]}
+    return SamplingParams(sampler="llada2", k=k, **options, **edits)
+
+
+def fast_dllm_v2(settings: dict[str, Any]) -> SamplingParams:
+    return SamplingParams(
+        sampler="fast-dllm-v2",
+        threshold=settings["threshold"],
+        sub_block_length=settings["small_block_size"],
+        max_new_tokens=settings["max_new_tokens"],
+        cache="block" if settings["variant"] == "no_block_cache" else "sub-block",
+    )
+
+
 READ = {
     "llada_generate__llada_gqa": llada,
     "llada_generate__llada_mha": llada,
@@ -65,7 +107,17 @@ READ = {
     "fast_dllm_v1__llada_mha": fast_dllm,
     "eb_sampler": eb,
     "klass_llada": klass,
+    "llada_moe_generate": llada_moe,
+    "fast_dllm_v1_dream_block": fast_dllm_on_dream,
+    "dream_diffusion_generate": dream,
 }
+"""Files whose runs have one model, one prompt each, and no end of their own."""
+
+
+def load(model: str, **arguments: Any) -> Engine:
+    """The checkpoint, with the mask id where its config.json lacks one (as the real ones do)."""
+    meta = json.loads((MODELS / model / "meta.json").read_text())
+    return ats.load(MODELS / model, device="cpu", mask_id=meta["mask_id"], **arguments)
 
 
 def commit_steps(steps: list[Step], length: int) -> list[int]:
@@ -79,7 +131,7 @@ def commit_steps(steps: list[Step], length: int) -> list[int]:
 def replayed(name: str) -> list[tuple[Result, list[int]]]:
     """All runs of a file in one batch: result and commit steps of each."""
     runs = runs_of(name)
-    engine = ats.load(MODELS / runs[0]["model"], device="cpu")
+    engine = load(runs[0]["model"])
     seen: dict[int, list[Step]] = {}
     results = engine.generate(
         [run["prompt_ids"] for run in runs],
@@ -139,3 +191,72 @@ def test_end_token_options(i: int) -> None:
     assert with_option.token_ids == run["output_ids"][n:]
     assert with_option.forwards == run["nfe"]
     assert without.token_ids == run["output_ids_without_option"][n:]
+
+
+@pytest.mark.parametrize("i", range(8))
+def test_dream_with_left_padded_batches(i: int) -> None:
+    run = runs_of("dream_left_padded_batch")[i]
+    rows = zip(run["prompt_ids"], run["settings"]["attention_mask"], strict=True)
+    prompts = [[t for t, real in zip(prompt, mask, strict=True) if real] for prompt, mask in rows]
+    results = load("dream").generate(prompts, dream(run["settings"]))
+    width = len(run["prompt_ids"][0])
+    assert [r.token_ids for r in results] == [ids[width:] for ids in run["output_ids"]]
+    assert {r.forwards for r in results} == {run["nfe"]}
+
+
+@pytest.mark.parametrize("cache", ["none", "block"])
+@pytest.mark.parametrize("block_length", [4, 8])
+def test_sdar(block_length: int, cache: str) -> None:
+    """The reference fills its cache in passes of their own; here those positions run with the next block's first pass."""
+    runs = [run for run in runs_of("sdar_generate") if run["settings"]["block_length"] == block_length]
+    runs = [run for run in runs if run["settings"]["sampling"] == "argmax"]  # top_k_1 commits whole blocks, see ORIGIN.md
+    assert len(runs) >= 3
+    engine = load("sdar", block_length=block_length)
+    params = [with_cache(sdar(run["settings"]), cache) for run in runs]
+    results = engine.generate([run["prompt_ids"] for run in runs], params)
+    for run, result in zip(runs, results, strict=True):
+        n = len(run["prompt_ids"])
+        assert result.token_ids == run["output_ids"][n : n + run["settings"]["gen_length"]]
+        assert result.forwards == run["nfe_denoise"]
+
+
+def with_cache(params: SamplingParams, cache: str) -> SamplingParams:
+    settings = params.to_dict()
+    options = settings.pop("options")
+    return SamplingParams(**settings | options | {"cache": cache})
+
+
+@pytest.mark.parametrize("cache", ["none", "block"])
+@pytest.mark.parametrize(
+    ("name", "i"), [("llada2_generate", i) for i in range(14)] + [("llada21_generate", i) for i in range(12)]
+)
+def test_llada2(name: str, i: int, cache: str) -> None:
+    """Filling masks (2.0), and correcting what was filled (2.1). The reference goes on to the end of a block that holds the end
+    of the answer; here the answer ends as soon as nothing before it is masked."""
+    run = runs_of(name)[i]
+    engine = load("llada2", eos_ids=[run["settings"]["eos_id"]])
+    params = with_cache(llada2(run["settings"]), cache)
+    result = engine.generate([run["prompt_ids"]], params)[0]
+    assert result.token_ids == run["output_ids"]
+    assert result.forwards == run["nfe"] if result.finish_reason == "length" else result.forwards <= run["nfe"]
+
+
+V2 = [run for run in runs_of("fast_dllm_v2_generate") if run["settings"]["variant"] != "block_cache_stale_upstream"]
+
+
+@pytest.mark.parametrize("run", V2, ids=lambda run: "-".join(map(str, run["settings"].values())) + f"-{len(run['prompt_ids'])}")
+def test_fast_dllm_v2(run: dict[str, Any]) -> None:
+    """The reference runs the prompt's whole blocks in a pass of their own; it counts here where it writes a token already."""
+    settings, n = run["settings"], len(run["prompt_ids"])
+    engine = load("fast_dllm_v2", eos_ids=[settings["stop_token"]])
+    want = run["output_ids"][n:]
+    caches = ["none", "block"] if settings["variant"] == "no_block_cache" else ["sub-block"]
+    for policy in caches:
+        settled: list[int] = []
+        for step in engine.stream(run["prompt_ids"], with_cache(fast_dllm_v2(settings | {"max_new_tokens": 128}), policy)):
+            settled = step.ids[n : step.settled]
+            if len(settled) >= len(want):  # the reference stops after the first token of a further block
+                break
+        assert settled[: len(want)] == want
+        prefill = n >= 32 and n % 32 != 0
+        assert step.forward == run["nfe"] - prefill

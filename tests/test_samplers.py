@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attn_sampler import Engine, Hole, InvalidInputError, SamplingParams, Step, UnknownNameError, samplers
-from attn_sampler.propose import Proposal
+from attn_sampler.propose import Choice, Proposal
 from attn_sampler.seam import Needs, Sampler, Window
 from fakes import TableModel, one_hot, random_table
 
@@ -252,7 +252,12 @@ def test_select_by_hand(name: str, options: dict[str, Any], data: st.DataObject,
         needs: Needs = sampler.needs
         columns = None if needs.attention is None else logits[..., 0]
         positions = torch.arange(width).expand(rows, -1)
-        answer = sampler.select(Window(positions, candidates, proposal, quota, zero + step, zero, zero + step, columns), memory)
+        steps = zero + int(candidates.sum(1).max())
+        choice = Choice(zero.double(), zero + 1.0, zero, zero, zero, samples=False, filters=False)
+        answer = sampler.select(
+            Window(positions, candidates, proposal, quota, zero + step, zero, zero + step, columns, steps=steps, choice=choice),
+            memory,
+        )
         memory = answer.memory
         assert not (answer.commit & ~candidates).any()
         assert torch.equal(answer.commit.any(1), candidates.any(1))

@@ -51,6 +51,7 @@ class RowState:
     step_in_block: Int[Tensor, " rows"]
     opening: Bool[Tensor, " rows"]  # this step writes the block's first position only
     opened: Bool[Tensor, " rows"]  # the active block's first step did
+    held: Bool[Tensor, " rows"]  # the sampler is not done with the active block
     computed: Int[Tensor, " rows"]  # positions before it have their final keys and values in the slots
 
     def rows(self, index: Int[Tensor, " kept"]) -> RowState:
@@ -67,6 +68,7 @@ class Report:
     ids: list[list[int]]
     masked: list[list[int]]
     settled: list[int]
+    held: list[bool]
     positions: list[list[int]]
     candidates: list[list[bool]]
     commit: list[list[bool]]
@@ -90,6 +92,7 @@ class Asked:
     index: Int[Tensor, " some"]
     positions: Int[Tensor, "some width"]
     candidates: Bool[Tensor, "some width"]
+    revisable: Bool[Tensor, "some width"] | None  # for samplers that revise
     windows_left: Int[Tensor, " some"]  # of the active block, this one included
     ask: Ask
 
@@ -155,7 +158,7 @@ class Batch:
             column([0] * n, torch.long),
             column([-1] * n, torch.long),
             *(column([0] * n, torch.long) for _ in range(3)),
-            *(column([0] * n, torch.bool) for _ in range(2)),
+            *(column([0] * n, torch.bool) for _ in range(3)),
             column([0] * n, torch.long),
         )
         spans = tuple((canvas.end - canvas.start).tolist())
@@ -195,11 +198,19 @@ class Batch:
         asked = [batch._ask(sampler, rows, model) for sampler, rows in self.groups]
         predictions = batch._predict(model, asked)
         canvas, memories, parts = batch.canvas, {}, []
+        held = torch.zeros_like(batch.state.held)
         for question, prediction in zip(asked, predictions, strict=True):
             proposal = batch._propose(model, question, prediction)
             selection = batch._select(question, prediction, proposal)
-            commit = selection.commit & question.candidates
-            canvas = canvases.commit(canvas, question.index, question.positions, proposal.tokens, commit)
+            write = selection.commit & question.candidates
+            if question.revisable is not None and selection.rewrite is not None:
+                write = write | (selection.rewrite & question.revisable)
+            if selection.hold is not None:
+                held[question.index] = selection.hold
+            canvas = canvases.commit(canvas, question.index, question.positions, proposal.tokens, write)
+            if question.revisable is not None and selection.remask is not None:
+                again = selection.remask & question.revisable
+                canvas = canvases.remask(canvas, question.index, question.positions, again, model.mask_id)
             if selection.memory:
                 numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
                 memories[question.sampler] = (numbers, selection.memory)
@@ -209,9 +220,10 @@ class Batch:
             forward=batch.state.forward + 1,
             step_in_block=batch.state.step_in_block + 1,
             opened=batch.state.opened | batch.state.opening,
+            held=held,
             computed=torch.maximum(batch.state.computed, batch.state.block_low),
         )
-        report, faults = batch._report(canvas, parts)
+        report, faults = batch._report(canvas, state, parts)
         return Outcome(replace(batch, canvas=canvas, state=state, memories=memories), report, faults)
 
     def _enter_blocks(self, model: Model) -> Batch:
@@ -223,6 +235,8 @@ class Batch:
         """
         canvas, state = self.canvas, self.state
         low, high = blocks.active_span(canvas.start, canvas.end, canvases.settled(canvas), state.block_length)
+        low = torch.where(state.held, state.block_low, low)
+        high = torch.where(state.held, torch.minimum(low + state.block_length, canvas.end), high)
         index = torch.arange(canvas.ids.shape[1], device=low.device)
         inside = (index >= low[:, None]) & (index < high[:, None])
         fresh = low != state.block_low
@@ -265,7 +279,8 @@ class Batch:
             positions, real = blocks.leftmost_masked(canvas, index, low, high, width)
             windows_left = -(-self.state.block_left[index] // width)
         else:
-            bounds = blocks.active_span(low, high, canvases.settled(canvas)[index], width)
+            first = torch.minimum(canvases.settled(canvas)[index], high - 1)  # a held block may have no mask left
+            bounds = blocks.active_span(low, high, first, width)
             positions, real = blocks.span_positions(*bounds, width)
             windows_left = -(-(high - bounds[0]) // width)
         masked = canvas.masked[index[:, None], positions] & real
@@ -277,7 +292,11 @@ class Batch:
             if needs.attention.rows == "block":
                 queries, counted = blocks.span_positions(low, high, length)
             statistics = AttentionAsk(needs.attention, index, queries, counted, positions, real)
-        return Asked(sampler, index, positions, candidates, windows_left, Ask(index, positions, statistics))
+        revisable = None
+        if needs.revises:
+            free = ~canvas.masked[index[:, None], positions] & ~canvas.given[index[:, None], positions] & real
+            revisable = free & (positions >= low[:, None]) & (positions < high[:, None])
+        return Asked(sampler, index, positions, candidates, revisable, windows_left, Ask(index, positions, statistics))
 
     def _predict(self, model: Model, asked: Sequence[Asked]) -> list[Prediction]:
         """One forward pass; rows with guidance ride along a second time with their given tokens masked."""
@@ -335,10 +354,6 @@ class Batch:
         """Tokens and confidences of one group; the mask id can never be proposed."""
         state = self.state.rows(question.index)
         rows = [self.params[i] for i in question.index.tolist()]
-        choice = Choice(
-            state.temperature, state.top_p, state.top_k, state.seed, state.forward,
-            samples=any(p.temperature > 0 for p in rows), filters=any(p.top_p < 1 or p.top_k > 0 for p in rows),
-        )  # fmt: skip
         banned = torch.zeros(len(rows), prediction.logits.shape[-1], device=model.device)
         banned[:, model.mask_id] = -torch.inf
         if model.eos_ids:
@@ -348,13 +363,23 @@ class Batch:
         if any(p.confidence_eos_eot_inf for p in rows):
             unsure = torch.zeros_like(banned)
             unsure[:, list(model.eos_ids)] = unsure[:, :1].masked_fill(state.unsure_eos[:, None], -torch.inf)
-        return propose(prediction.logits, choice, question.positions, banned, unsure)
+        return propose(prediction.logits, self._choice(question.index), question.positions, banned, unsure)
+
+    def _choice(self, index: Int[Tensor, " some"]) -> Choice:
+        state, rows = self.state.rows(index), [self.params[i] for i in index.tolist()]
+        return Choice(
+            state.temperature, state.top_p, state.top_k, state.seed, state.forward,
+            samples=any(p.temperature > 0 for p in rows), filters=any(p.top_p < 1 or p.top_k > 0 for p in rows),
+        )  # fmt: skip
 
     def _select(self, question: Asked, prediction: Prediction, proposal: Proposal) -> Selection:
         state = self.state.rows(question.index)
         window = Window(
             question.positions, question.candidates, proposal, self._quota(question), state.step_in_block,
             state.seed, state.forward, prediction.columns, prediction.pairwise,
+            None if question.revisable is None else self.canvas.ids[question.index[:, None], question.positions],
+            question.revisable, torch.where(state.steps_per_block > 0, state.steps_per_block, state.block_masked),
+            self._choice(question.index),
         )  # fmt: skip
         numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
         owners, memory = self.memories.get(question.sampler, ((), {}))
@@ -365,19 +390,28 @@ class Batch:
         return question.sampler.select(window, memory)
 
     def _report(
-        self, canvas: Canvas, parts: Sequence[tuple[Asked, Proposal, Selection]]
+        self, canvas: Canvas, state: RowState, parts: Sequence[tuple[Asked, Proposal, Selection]]
     ) -> tuple[Report, dict[int, tuple[str, str]]]:
         """Everything that leaves the device, in one place; and which rows went wrong."""
         n = len(self.numbers)
         rows: dict[str, list[Any]] = {f.name: [None] * n for f in fields(Report)}
         faults: dict[int, tuple[str, str]] = {}
+        settled = canvases.settled(canvas)
         for question, proposal, selection in parts:
+            written = selection.commit
+            if question.revisable is not None:
+                written = written if selection.rewrite is None else written | (selection.rewrite & question.revisable)
+                low = state.block_low[question.index]
+                unfinished = state.held[question.index] | (settled[question.index] < low + state.block_length[question.index])
+                unfinished &= canvas.masked[question.index].any(1) | state.held[question.index]
+                settled[question.index] = torch.where(unfinished, low, settled[question.index])
             values = {
-                "positions": question.positions, "candidates": question.candidates, "commit": selection.commit,
+                "positions": question.positions, "candidates": question.candidates, "commit": written,
                 "tokens": proposal.tokens, "confidence": proposal.confidence, "score": selection.score,
             }  # fmt: skip
             stray = (selection.commit & ~question.candidates).any(1).tolist()
-            idle = (~(selection.commit & question.candidates).any(1)).tolist()
+            idle = question.candidates.any(1) & ~(selection.commit & question.candidates).any(1)
+            idle = (idle if selection.hold is None else idle & ~selection.hold).tolist()
             broken = proposal.confidence.isnan().any(1).tolist()
             lists = {name: value.tolist() for name, value in values.items()}
             for k, i in enumerate(question.index.tolist()):
@@ -391,10 +425,11 @@ class Batch:
                 elif idle[k]:
                     faults[self.numbers[i]] = ("sampler", f"{name} committed nothing although there were candidates")
         ends = canvas.end.tolist()
-        ids, flags, settled = canvas.ids.tolist(), canvas.masked.tolist(), canvases.settled(canvas).tolist()
+        ids, flags = canvas.ids.tolist(), canvas.masked.tolist()
         rows["ids"] = [row[:end] for row, end in zip(ids, ends, strict=True)]
         rows["masked"] = [[j for j, m in enumerate(row) if m] for row in flags]
-        rows["settled"] = settled
+        rows["settled"] = settled.tolist()
+        rows["held"] = state.held.tolist()
         return Report(**rows), faults
 
 

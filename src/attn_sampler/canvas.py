@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-__all__ = ["Canvas", "commit", "from_rows", "keep_rows", "settled", "stack"]
+__all__ = ["Canvas", "commit", "from_rows", "keep_rows", "remask", "settled", "stack"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,21 @@ def commit(
     ids, masked = canvas.ids.clone(), canvas.masked.clone()
     ids[where] = tokens[select]
     masked[where] = False
+    return replace(canvas, ids=ids, masked=masked)
+
+
+def remask(
+    canvas: Canvas,
+    rows: Int[Tensor, " some"],
+    positions: Int[Tensor, "some width"],
+    select: Bool[Tensor, "some width"],
+    mask_id: int,
+) -> Canvas:
+    """Mask ``positions`` of ``rows`` again where ``select``."""
+    where = (rows[:, None].expand_as(positions)[select], positions[select])
+    ids, masked = canvas.ids.clone(), canvas.masked.clone()
+    ids[where] = mask_id
+    masked[where] = True
     return replace(canvas, ids=ids, masked=masked)
 
 

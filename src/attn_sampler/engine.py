@@ -107,6 +107,7 @@ class Row:
     ids: list[int]
     masked: list[bool]
     shown: int  # first position of what `Result.text` says: after the prompt
+    cut: int  # the position after its last
     ends: bool  # whether an end-of-sequence token ends it
     aligned: bool  # blocks are the model's own, counted from position 0
     transcript: Transcript
@@ -164,8 +165,12 @@ class Engine:
         self._check_ids("prompt", ids)
         n = params.max_new_tokens
         self._check_length(len(ids), n)
-        masked = [False] * len(ids) + [True] * n
-        return self._row(params, [*ids, *[self.model.mask_id] * n], masked, len(ids), not params.ignore_eos)
+        end = len(ids) + n
+        if self.model.block_length is not None:  # its last block is whole, as in training; the answer is cut afterwards
+            end = min(end + -end % self.model.block_length, self.model.context_length)
+        masked = [False] * len(ids) + [True] * (end - len(ids))
+        canvas = [*ids, *[self.model.mask_id] * (end - len(ids))]
+        return self._row(params, canvas, masked, len(ids), not params.ignore_eos, len(ids) + n)
 
     def prepare_infill(
         self,
@@ -194,7 +199,7 @@ class Engine:
             ids, masked = ids + piece, masked + [False] * len(piece)
         if not any(masked):
             raise InvalidInputError("template", template, "give at least one Hole")
-        return self._row(params, ids, masked, shown, False)
+        return self._row(params, ids, masked, shown, False, len(ids))
 
     def _check_ids(self, field: str, ids: Sequence[int]) -> None:
         vocab, mask = self.model.vocab_size, self.model.mask_id
@@ -209,12 +214,12 @@ class Engine:
             remedy = f"with {new} new tokens that is longer than the context of {self.model.context_length}; shorten one of them"
             raise InvalidInputError("prompt", f"{given} tokens", remedy)
 
-    def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool) -> Row:
+    def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool, cut: int) -> Row:
         self._check_length(len(ids) - sum(masked), sum(masked))
         transcript = Transcript(None if self.tokenizer is None else self._decode, params.stop)
         block_length, cache = self._blocks(params)
         aligned = self.model.block_length is not None
-        row = Row(params, ids, masked, shown, ends, aligned, transcript, block_length, cache)
+        row = Row(params, ids, masked, shown, cut, ends, aligned, transcript, block_length, cache)
         if row.start < self.model.shift:
             remedy = "this model predicts each position from its left neighbour: begin with at least one given token"
             raise InvalidInputError("template", "a hole at position 0", remedy)
@@ -378,10 +383,11 @@ class Engine:
         row = self._rows[number]
         row.forwards += 1
         settled = report.settled[i]
-        answer = report.ids[i][row.shown : settled]
+        answer = report.ids[i][row.shown : min(settled, row.cut)]
         end = next((j for j, t in enumerate(answer) if t in self.model.eos_ids), None) if row.ends else None
         visible = answer if end is None else answer[:end]
-        final = end is not None or not report.masked[i]
+        done = not report.masked[i] and not report.held[i]
+        final = end is not None or done
         delta = row.transcript.update(visible, final)
         result = None
         if row.transcript.stopped:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from attn_sampler.rng import TOKENS, uniform
 
-__all__ = ["Choice", "Proposal", "propose"]
+__all__ = ["Choice", "Proposal", "propose", "scaled"]
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,14 @@ def _sample(
     logits: Float[Tensor, "rows width vocab"], choice: Choice, positions: Int[Tensor, "rows width"]
 ) -> Int[Tensor, "rows width"]:
     """Gumbel-max in float64; float32 noise measurably narrows the distribution (arXiv 2409.02908)."""
-    scaled = logits.double() / torch.where(choice.temperature > 0, choice.temperature, 1.0)[:, None, None]
-    if choice.filters:
-        scaled = _filter(scaled, choice.top_p, choice.top_k)
     noise = uniform(choice.seed, choice.forward, positions, TOKENS, logits.shape[-1])
-    return (scaled - (-noise.log()).log()).argmax(-1)
+    return (scaled(logits, choice) - (-noise.log()).log()).argmax(-1)
+
+
+def scaled(logits: Float[Tensor, "rows width vocab"], choice: Choice) -> Float64[Tensor, "rows width vocab"]:
+    """What noise chooses from: logits over temperature (1 where it is 0), outside top-p and top-k -inf."""
+    out = logits.double() / torch.where(choice.temperature > 0, choice.temperature, 1.0)[:, None, None]
+    return _filter(out, choice.top_p, choice.top_k) if choice.filters else out
 
 
 def _filter(

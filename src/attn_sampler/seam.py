@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attn_sampler.propose import Proposal
+from attn_sampler.propose import Choice, Proposal
 
 __all__ = ["Attention", "Memory", "Needs", "Sampler", "Selection", "Window"]
 
@@ -54,12 +54,15 @@ class Needs:
         cut: how the sub-block is cut: ``"consecutive"`` stretches counted from the start of the block, or the
             ``"leftmost"`` masked positions.
         attention: statistics wanted, None for none (the model then runs its plain fused kernel).
+        revises: it may overwrite or mask again what it committed in the active block; nothing of a block is settled before the
+            block is finished.
     """
 
     scope: Literal["block", "answer"] = "block"
     sub_block_length: int | None = None
     cut: Literal["consecutive", "leftmost"] = "consecutive"
     attention: Attention | None = None
+    revises: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Window:
         seed, forward: address of the row's random numbers (see `attn_sampler.rng`).
         columns: attention column sums, where `Needs.attention` asked for them.
         pairwise: the attention matrix itself, row = query, where asked for.
+        current, revisable: for samplers that revise: the token that stands at each position, and which positions were
+            committed in the active block (given tokens never are).
+        steps: forwards planned for the active block: the row's budget, or one per mask that the block began with.
+        choice: temperature, top-p and top-k of the rows.
     """
 
     positions: Int[Tensor, "rows width"]
@@ -86,6 +93,10 @@ class Window:
     forward: Int[Tensor, " rows"]
     columns: Float[Tensor, "rows width"] | None = None
     pairwise: Float[Tensor, "rows queries width"] | None = None
+    current: Int[Tensor, "rows width"] | None = None
+    revisable: Bool[Tensor, "rows width"] | None = None
+    steps: Int[Tensor, " rows"] | None = None
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -96,11 +107,18 @@ class Selection:
         commit: positions of the window to write now: a subset of the candidates, at least one in every row that has any.
         score: what the order went by, higher first (for traces and views).
         memory: given back at the next step of the same rows.
+        rewrite: committed positions to overwrite with their proposals (needs ``revises``).
+        remask: committed positions to mask again (needs ``revises``).
+        hold: rows that go on with their active block although nothing may have been committed now, or (with ``revises``) no
+            mask is left in it.
     """
 
     commit: Bool[Tensor, "rows width"]
     score: Float[Tensor, "rows width"]
     memory: Memory = field(default_factory=dict)
+    rewrite: Bool[Tensor, "rows width"] | None = None
+    remask: Bool[Tensor, "rows width"] | None = None
+    hold: Bool[Tensor, " rows"] | None = None
 
 
 @runtime_checkable

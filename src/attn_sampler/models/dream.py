@@ -34,5 +34,5 @@ FAMILY = Family(
     mask_token="<|mask|>",
     mask_id=151666,
     ends={"<|endoftext|>": 151643, "<|im_end|>": 151645},
-    settings={"sampler": "entropy", "temperature": 0.1, "top_p": 0.9},
+    settings={"sampler": "dream", "alg": "entropy", "temperature": 0.1, "top_p": 0.9},
 )

@@ -83,5 +83,5 @@ FAMILY = Family(
     mask_token="<|mask|>",
     mask_id=156895,
     ends={"<|endoftext|>": 156892, "<|role_end|>": None},
-    settings={"sampler": "fast-dllm", "threshold": 0.95, "max_new_tokens": 2048},
+    settings={"sampler": "llada2", "threshold": 0.95, "max_new_tokens": 2048},
 )
