@@ -14,6 +14,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from attn_sampler import Engine
 
 # Every module whose signatures name tensor shapes is checked. The edges (params, engine, text, the samplers' options) are
@@ -52,3 +54,19 @@ def llada_mha() -> Engine:
     import attn_sampler as ats
 
     return ats.load(GOLDEN / "models" / "llada_mha", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Layout → a tiny checkpoint of it, written once. Copy it before spoiling it."""
+    from attn_sampler.models.tiny import write
+
+    written: dict[str, Path] = {}
+
+    def folder(layout: str) -> Path:
+        if layout not in written:
+            written[layout] = tmp_path_factory.mktemp(layout)
+            write(layout, written[layout])
+        return written[layout]
+
+    return folder

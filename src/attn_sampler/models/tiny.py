@@ -87,7 +87,7 @@ def _write_weights(layout: Layout, folder: Path, seed: int) -> None:
     _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where})
 
 
-_EMBEDDING = re.compile(r"(wte|embed_tokens|word_embeddings|tok_embeddings|position_embeddings|token_type_embeddings)\.weight$")
+_EMBEDDING = re.compile(r"(wte|embed_tokens|word_embeddings|tok_embeddings|token_type_embeddings)\.weight$")
 _HEAD = re.compile(r"(^lm_head|^model\.transformer\.ff_out)\.weight$")
 _NORM = re.compile(r"(norm|ln_f|layernorm|LayerNorm)\.(weight|gamma)$")
 _QK_NORM = re.compile(r"(q_norm|k_norm|query_layernorm|key_layernorm)\.weight$")
@@ -122,6 +122,8 @@ def _draw(layout: Layout, name: str, shape: tuple[int, ...], seed: int) -> Tenso
         return weight
     if _EMBEDDING.search(name):
         return noise * (4.0 / math.sqrt(shape[1]) if layout.tied else 0.3)
+    if name.endswith("position_embeddings.weight"):  # all that tells one mask from another before the first layer
+        return noise * 8.0 / math.sqrt(shape[1])
     width = next(width for pattern, width in _WIDTHS if pattern.search(name))
     return noise * width / math.sqrt(shape[1])
 
