@@ -88,6 +88,15 @@ def test_row_i_predicts_token_i(layout: str, tiny: Tiny) -> None:
         assert (got[:, 1:] - raw[:, :-1]).abs().max() > 1
 
 
+@pytest.mark.parametrize("layout", sorted(FAMILIES))
+def test_recommended_settings_are_settings(layout: str, tiny: Tiny) -> None:
+    """Of a length that fits into the tiny context."""
+    settings = dict(FAMILIES[layout].settings)
+    settings["max_new_tokens"] = min(settings.get("max_new_tokens", 64), 256)
+    row = load(layout, tiny).prepare([200, 201], SamplingParams(**settings))
+    assert sum(row.masked) >= settings["max_new_tokens"]
+
+
 def test_which_families_are_shifted_and_which_have_blocks() -> None:
     assert {name for name, family in FAMILIES.items() if family.shifted} == {"dream", "open-dcoder", "fast-dllm-v2"}
     blocks = {"fast-dllm-v2": 32, "llada2": 32, "sdar": 4, "a2d-bd3lm": 32}

@@ -252,3 +252,13 @@ def test_the_command_checks(
     (broken / "model-00002-of-00002.safetensors").unlink()
     assert run(monkeypatch, "models", "check", str(broken)) == 1
     assert "failed     loads" in capsys.readouterr().out
+
+
+def test_generate_takes_the_family(tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("generate", "Hi", "-m", str(tiny("a2d-mdlm")), "--max-new-tokens", "2")
+    assert run(monkeypatch, *words) == 1
+    assert "family='a2d-mdlm'" in capsys.readouterr().err
+    assert run(monkeypatch, *words, "--family", "a2d-mdlm") == 0
+    assert "2 tokens" in capsys.readouterr().err
+    infill = ("infill", "a[[1]]b", "-m", str(tiny("a2d-mdlm")), "--family", "a2d-mdlm")
+    assert run(monkeypatch, *infill) == 0

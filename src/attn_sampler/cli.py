@@ -97,6 +97,7 @@ def generate(
     trace: TraceFile = None,
     raw: Raw = False,
     ids: Annotated[bool, typer.Option("--ids", help="Prompts are token ids, separated by spaces.")] = False,
+    family: Family = None,
     dtype: Dtype = "auto",
     device: Device = None,
 ) -> None:
@@ -106,7 +107,7 @@ def generate(
         sampler, option, threshold, max_new_tokens=max_new_tokens, block_length=block_length, steps=steps,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop,
     )  # fmt: skip
-    engine = _load(model, dtype, device)
+    engine = _load(model, family, dtype, device)
     given: list[Any] = [_ids(text) for text in texts] if ids else list(texts)
     rows = [engine.prepare(prompt, params, chat=False if raw else None) for prompt in given]
     _run(engine, rows, params, texts, model, watch, as_json, trace, ends=True)
@@ -130,6 +131,7 @@ def infill(
     as_json: AsJson = False,
     trace: TraceFile = None,
     raw: Raw = False,
+    family: Family = None,
     dtype: Dtype = "auto",
     device: Device = None,
 ) -> None:
@@ -138,7 +140,7 @@ def infill(
         sampler, option, threshold, max_new_tokens=block_length, block_length=block_length,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, steps=steps,
     )  # fmt: skip
-    engine = _load(model, dtype, device)
+    engine = _load(model, family, dtype, device)
     row = engine.prepare_infill(template.replace("\\n", "\n"), params, prompt=prompt, chat=False if raw else None)
     _run(engine, [row], params, [template], model, watch, as_json, trace, ends=False)
 
@@ -175,13 +177,13 @@ def _params(sampler: str | None, option: list[str] | None, threshold: float | No
     return SamplingParams(sampler=name, **{k: v for k, v in given.items() if v is not None}, **options)
 
 
-def _load(model: str | None, dtype: str, device: str | None) -> Engine:
+def _load(model: str | None, family: str | None, dtype: str, device: str | None) -> Engine:
     from transformers.utils import logging
 
     from attn_sampler.engine import load
 
     logging.disable_progress_bar()
-    return load(model, dtype=dtype, device=device)
+    return load(model, family=family, dtype=dtype, device=device)
 
 
 def _run(
