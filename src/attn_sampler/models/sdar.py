@@ -1,4 +1,4 @@
-"""SDAR-Chat 1.7B to 30B-A3B (arXiv 2510.06303) and TraDo (arXiv 2509.06949): a Qwen3 with block-causal attention, blocks of 4.
+"""SDAR-Chat 1.7B, 4B and 8B (arXiv 2510.06303) and TraDo (arXiv 2509.06949): a Qwen3 with block-causal attention, blocks of 4.
 
 Checkpoints whose names end in -b8 ... -b64 have longer blocks; where config.json lacks ``block_size``, give
 ``load(..., block_length=)``.
