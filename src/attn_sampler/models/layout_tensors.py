@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 __all__ = [
-    "CONTEXT", "HEADS", "KV_HEADS", "LAYERS", "VOCAB", "bert_shapes", "both", "distilbert_shapes", "layer_norm",
-    "llada2_shapes", "llada_moe_shapes", "llada_shapes", "modernbert_shapes", "qwen_shapes",
+    "CONTEXT", "HEADS", "KV_HEADS", "LAYERS", "VOCAB", "bert_shapes", "distilbert_shapes", "llada2_shapes",
+    "llada_moe_shapes", "llada_shapes", "modernbert_shapes", "qwen_shapes", "roberta_shapes",
 ]  # fmt: skip
 
 VOCAB, LAYERS, HEADS, KV_HEADS, CONTEXT = 288, 3, 4, 2, 512
@@ -86,28 +86,44 @@ def llada2_shapes(hidden: int, head: int, dense: int, inner: int, experts: int) 
     return shapes
 
 
-def both(stem: str, out: int, inner: int) -> dict[str, tuple[int, ...]]:
+def _both(stem: str, out: int, inner: int) -> dict[str, tuple[int, ...]]:
     return {f"{stem}.weight": (out, inner), f"{stem}.bias": (out,)}
 
 
-def layer_norm(stem: str, hidden: int, names: tuple[str, str] = ("weight", "bias")) -> dict[str, tuple[int, ...]]:
+def _layer_norm(stem: str, hidden: int, names: tuple[str, str] = ("weight", "bias")) -> dict[str, tuple[int, ...]]:
     return {f"{stem}.{name}": (hidden,) for name in names}
 
 
-def bert_shapes(
+def _bert_body(
     model: str, hidden: int, inner: int, context: int, types: int, names: tuple[str, str]
 ) -> dict[str, tuple[int, ...]]:
     tables = {"word_embeddings": VOCAB, "position_embeddings": context, "token_type_embeddings": types}
     shapes: dict[str, tuple[int, ...]] = {f"{model}.embeddings.{name}.weight": (n, hidden) for name, n in tables.items()}
-    shapes |= layer_norm(f"{model}.embeddings.LayerNorm", hidden, names)
+    shapes |= _layer_norm(f"{model}.embeddings.LayerNorm", hidden, names)
     for i in range(LAYERS):
         stem = f"{model}.encoder.layer.{i}"
         for part in ("self.query", "self.key", "self.value", "output.dense"):
-            shapes |= both(f"{stem}.attention.{part}", hidden, hidden)
-        shapes |= layer_norm(f"{stem}.attention.output.LayerNorm", hidden, names)
-        shapes |= both(f"{stem}.intermediate.dense", inner, hidden) | both(f"{stem}.output.dense", hidden, inner)
-        shapes |= layer_norm(f"{stem}.output.LayerNorm", hidden, names)
-    return shapes | both(f"{model}.pooler.dense", hidden, hidden)
+            shapes |= _both(f"{stem}.attention.{part}", hidden, hidden)
+        shapes |= _layer_norm(f"{stem}.attention.output.LayerNorm", hidden, names)
+        shapes |= _both(f"{stem}.intermediate.dense", inner, hidden) | _both(f"{stem}.output.dense", hidden, inner)
+        shapes |= _layer_norm(f"{stem}.output.LayerNorm", hidden, names)
+    return shapes | _both(f"{model}.pooler.dense", hidden, hidden)
+
+
+def bert_shapes(hidden: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """Norms named as TensorFlow did, with the next-sentence head beside the one for masks."""
+    names = ("gamma", "beta")
+    shapes = _bert_body("bert", hidden, inner, CONTEXT, 2, names) | _both("cls.seq_relationship", 2, hidden)
+    shapes |= _both("cls.predictions.transform.dense", hidden, hidden)
+    shapes |= _layer_norm("cls.predictions.transform.LayerNorm", hidden, names)
+    return shapes | {"cls.predictions.bias": (VOCAB,)}
+
+
+def roberta_shapes(hidden: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """With a table of position ids, which older versions of transformers stored."""
+    shapes = _bert_body("roberta", hidden, inner, CONTEXT + 2, 1, ("weight", "bias")) | _both("lm_head.dense", hidden, hidden)
+    shapes |= _layer_norm("lm_head.layer_norm", hidden) | {"lm_head.bias": (VOCAB,)}
+    return shapes | {"roberta.embeddings.position_ids": (1, CONTEXT + 2)}
 
 
 def distilbert_shapes(hidden: int, inner: int) -> dict[str, tuple[int, ...]]:
@@ -115,14 +131,14 @@ def distilbert_shapes(hidden: int, inner: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         f"{stem}.word_embeddings.weight": (VOCAB, hidden),
         f"{stem}.position_embeddings.weight": (CONTEXT, hidden),
-    } | layer_norm(f"{stem}.LayerNorm", hidden)
+    } | _layer_norm(f"{stem}.LayerNorm", hidden)
     for i in range(LAYERS):
         stem = f"distilbert.transformer.layer.{i}"
         for part in ("q_lin", "k_lin", "v_lin", "out_lin"):
-            shapes |= both(f"{stem}.attention.{part}", hidden, hidden)
-        shapes |= layer_norm(f"{stem}.sa_layer_norm", hidden) | layer_norm(f"{stem}.output_layer_norm", hidden)
-        shapes |= both(f"{stem}.ffn.lin1", inner, hidden) | both(f"{stem}.ffn.lin2", hidden, inner)
-    shapes |= both("vocab_transform", hidden, hidden) | layer_norm("vocab_layer_norm", hidden)
+            shapes |= _both(f"{stem}.attention.{part}", hidden, hidden)
+        shapes |= _layer_norm(f"{stem}.sa_layer_norm", hidden) | _layer_norm(f"{stem}.output_layer_norm", hidden)
+        shapes |= _both(f"{stem}.ffn.lin1", inner, hidden) | _both(f"{stem}.ffn.lin2", hidden, inner)
+    shapes |= _both("vocab_transform", hidden, hidden) | _layer_norm("vocab_layer_norm", hidden)
     return shapes | {"vocab_projector.bias": (VOCAB,)}
 
 

@@ -19,14 +19,13 @@ from attn_sampler.models.layout_tensors import (
     LAYERS,
     VOCAB,
     bert_shapes,
-    both,
     distilbert_shapes,
-    layer_norm,
     llada2_shapes,
     llada_moe_shapes,
     llada_shapes,
     modernbert_shapes,
     qwen_shapes,
+    roberta_shapes,
 )
 from attn_sampler.models.layout_tokens import (
     A2D2_WORDS,
@@ -112,7 +111,7 @@ def _special(words: Vocabulary, **names: str) -> dict[str, int]:
     return {f"{role}_token_id": words[token] for role, token in names.items()}
 
 
-_LLADA = {
+_LLADA: dict[str, Any] = {
     "activation_type": "silu", "alibi": False, "alibi_bias_max": 8.0, "architectures": ["LLaDAModelLM"],
     "attention_dropout": 0.0, "attention_layer_norm": False, "attention_layer_norm_with_affine": True,
     "bias_for_layer_norm": False, "block_group_size": 1, "block_type": "llama", "d_model": 64, "embedding_dropout": 0.0,
@@ -127,7 +126,7 @@ _LLADA = {
     "modeling_llada", "configuration_llada.LLaDAConfig", "modeling_llada.LLaDAModelLM", AutoModelForCausalLM="LLaDAModelLM"
 )  # fmt: skip
 
-_LLADA_MOE = {
+_LLADA_MOE: dict[str, Any] = {
     "architectures": ["LLaDAMoEModelLM"], "model_type": "llada", "vocab_size": VOCAB, "hidden_size": 48,
     "dense_intermediate_size": 88, "expert_intermediate_size": 24, "shared_expert_intermediate_size": None,
     "num_hidden_layers": 2, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "hidden_act": "silu",
@@ -143,7 +142,7 @@ _LLADA_MOE = {
     AutoModelForCausalLM="LLaDAMoEModelLM",
 )  # fmt: skip
 
-_LLADA2 = {
+_LLADA2: dict[str, Any] = {
     "architectures": ["LLaDA2MoeModelLM"], "model_type": "llada2_moe", "attention_dropout": 0.0, "embedding_dropout": 0.0,
     "output_dropout": 0.0, "first_k_dense_replace": 1, "head_dim": 24, "hidden_act": "silu", "hidden_size": 48,
     "initializer_range": 0.02, "intermediate_size": 88, "max_position_embeddings": CONTEXT, "max_window_layers": LAYERS,
@@ -196,34 +195,34 @@ _DCODER = _qwen(
     architectures=["Qwen2ForCausalLM"], model_type="qwen2", tie_word_embeddings=True, use_mrope=False,
     transformers_version="4.54.1", **_FULL, **_special(DCODER_WORDS, bos="<|endoftext|>", eos="<|endoftext|>"),
 )  # fmt: skip
-_ILLADA = {
+_ILLADA: dict[str, Any] = {
     "architectures": ["ILLaDAForCausalLM"], "model_type": "illada", "vocab_size": VOCAB, "hidden_size": 64,
     "intermediate_size": 88, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
     "hidden_act": "silu", "max_position_embeddings": CONTEXT, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
     "tie_word_embeddings": True, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 
-_ENCODER = {
+_ENCODER: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "hidden_size": 64,
     "initializer_range": 0.02, "intermediate_size": 88, "num_attention_heads": HEADS, "num_hidden_layers": LAYERS,
     "vocab_size": VOCAB,
 }  # fmt: skip
-_BERT = _ENCODER | {
+_BERT: dict[str, Any] = _ENCODER | {
     "architectures": ["BertForMaskedLM"], "gradient_checkpointing": False, "layer_norm_eps": 1e-12,
     "max_position_embeddings": CONTEXT, "model_type": "bert", "pad_token_id": 0, "position_embedding_type": "absolute",
     "transformers_version": "4.6.0.dev0", "type_vocab_size": 2, "use_cache": True,
 }  # fmt: skip
-_ROBERTA = _ENCODER | {
+_ROBERTA: dict[str, Any] = _ENCODER | {
     "architectures": ["RobertaForMaskedLM"], "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5,
     "max_position_embeddings": CONTEXT + 2, "model_type": "roberta", "pad_token_id": 1, "type_vocab_size": 1,
 }  # fmt: skip
-_DISTILBERT = {
+_DISTILBERT: dict[str, Any] = {
     "activation": "gelu", "architectures": ["DistilBertForMaskedLM"], "attention_dropout": 0.1, "dim": 64, "dropout": 0.1,
     "hidden_dim": 88, "initializer_range": 0.02, "max_position_embeddings": CONTEXT, "model_type": "distilbert",
     "n_heads": HEADS, "n_layers": LAYERS, "pad_token_id": 0, "qa_dropout": 0.1, "seq_classif_dropout": 0.2,
     "sinusoidal_pos_embds": False, "tie_weights_": True, "transformers_version": "4.10.0.dev0", "vocab_size": VOCAB,
 }  # fmt: skip
-_MODERNBERT = {
+_MODERNBERT: dict[str, Any] = {
     "architectures": ["ModernBertForMaskedLM"], "attention_bias": False, "attention_dropout": 0.0,
     "classifier_activation": "gelu", "classifier_bias": False, "classifier_dropout": 0.0, "classifier_pooling": "mean",
     "decoder_bias": True, "deterministic_flash_attn": False, "embedding_dropout": 0.0, "global_attn_every_n_layers": 3,
@@ -236,66 +235,74 @@ _MODERNBERT = {
 } | _special(MODERN_WORDS, bos="[CLS]", cls="[CLS]", eos="[SEP]", sep="[SEP]", pad="[PAD]")  # fmt: skip
 
 
-# --- all of it --------------------------------------------------------------------------------------------------------
+# --- generation configs -----------------------------------------------------------------------------------------------
+
+_EOS, _END = SDAR_WORDS["<|endoftext|>"], SDAR_WORDS["<|im_end|>"]  # the same ids in all Qwen vocabularies
 
 
 def _generation(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"_from_model_config": True, "eos_token_id": config["eos_token_id"]} | more
 
 
-def _all() -> dict[str, Layout]:
-    eos, end = SDAR_WORDS["<|endoftext|>"], SDAR_WORDS["<|im_end|>"]  # the same ids in all Qwen vocabularies
-    start = {"bos_token_id": LLADA_WORDS["<|startoftext|>"], "transformers_version": "4.46.3"}
-    nothing = dict.fromkeys(("alg_temp", "mask_token_id", "top_k", "top_p"))
-    dream = {"alg": "origin", "bos_token_id": eos, "eps": 0.001, "output_history": False, "pad_token_id": eos, "steps": 512}
-    dream |= {"temperature": 0.0, "transformers_version": "4.46.2"} | nothing
-    drawn = {"do_sample": True, "pad_token_id": eos, "top_k": 20}
-    fast = drawn | {"bos_token_id": eos, "eos_token_id": [end, eos], "repetition_penalty": 1.05, "temperature": 0.7}
-    fast |= {"top_p": 0.8, "transformers_version": "4.53.1"}
-    sdar = drawn | {"bos_token_id": eos, "eos_token_id": [end, eos], "temperature": 0.6, "top_p": 0.95}
-    pad = {"pad_token_id": eos}
-    moe_pad = {"pad_token_id": MOE_WORDS["<|endoftext|>"]}
+_LLADA_START = {"bos_token_id": LLADA_WORDS["<|startoftext|>"], "transformers_version": "4.46.3"}
+_MOE_PAD = {"pad_token_id": MOE_WORDS["<|endoftext|>"]}
+_DREAM_GENERATION = _generation(
+    _DREAM, alg="origin", alg_temp=None, bos_token_id=_EOS, eps=0.001, mask_token_id=None, output_history=False,
+    pad_token_id=_EOS, steps=512, temperature=0.0, top_k=None, top_p=None, transformers_version="4.46.2",
+)  # fmt: skip
+_FAST_GENERATION: dict[str, Any] = {
+    "bos_token_id": _EOS, "do_sample": True, "eos_token_id": [_END, _EOS], "pad_token_id": _EOS, "repetition_penalty": 1.05,
+    "temperature": 0.7, "top_k": 20, "top_p": 0.8, "transformers_version": "4.53.1",
+}  # fmt: skip
+_SDAR_GENERATION: dict[str, Any] = {
+    "bos_token_id": _EOS, "do_sample": True, "eos_token_id": [_END, _EOS], "pad_token_id": _EOS, "temperature": 0.6,
+    "top_k": 20, "top_p": 0.95, "transformers_version": "4.51.0",
+}  # fmt: skip
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def _of_llada() -> dict[str, Layout]:
+    tied = qwen_shapes(64, 16, 88, tied=True)
+    moe, moe2 = llada_moe_shapes(48, 24, 8, 2), llada2_shapes(48, 24, 88, 16, 16)
+    words = replace(MOE_WORDS, chat=role_chat("\n"))
+    return {
+        "llada": Layout("llada", _LLADA, _generation(_LLADA, **_LLADA_START), llada_shapes(64, 88), LLADA_WORDS, "<|mdm_mask|>"),
+        "illada": Layout("illada", _ILLADA, _generation(_ILLADA), tied, ILLADA_WORDS, "<[MASK]>"),
+        "llada-moe": Layout("llada-moe", _LLADA_MOE, _generation(_LLADA_MOE, **_MOE_PAD), moe, MOE_WORDS, "<|mask|>"),
+        "llada2": Layout("llada2", _LLADA2, _generation(_LLADA2, **_MOE_PAD), moe2, words, "<|mask|>"),
+    }
+
+
+def _of_qwen() -> dict[str, Layout]:
     two, three = qwen_shapes(64, 16, 88, tied=False, bias=True), qwen_shapes(64, 24, 88, tied=False, norm=True)
     tied_two, tied_three = ({k: v for k, v in shapes.items() if k != "lm_head.weight"} for shapes in (two, three))
-    modern = Layout("modernbert", _MODERNBERT, None, modernbert_shapes(64, 88, 4), MODERN_WORDS, "[MASK]")
-    bert = bert_shapes("bert", 64, 88, CONTEXT, 2, ("gamma", "beta")) | both("cls.seq_relationship", 2, 64)
-    bert |= both("cls.predictions.transform.dense", 64, 64)
-    bert |= layer_norm("cls.predictions.transform.LayerNorm", 64, ("gamma", "beta")) | {"cls.predictions.bias": (VOCAB,)}
-    roberta = bert_shapes("roberta", 64, 88, CONTEXT + 2, 1, ("weight", "bias")) | both("lm_head.dense", 64, 64)
-    roberta |= layer_norm("lm_head.layer_norm", 64) | {"lm_head.bias": (VOCAB,)}
-    roberta |= {"roberta.embeddings.position_ids": (1, CONTEXT + 2)}
+    tied_fast = _FAST | {"tie_word_embeddings": True}
     found = {
-        "llada": Layout("llada", _LLADA, _generation(_LLADA, **start), llada_shapes(64, 88), LLADA_WORDS, "<|mdm_mask|>"),
-        "illada": Layout(
-            "illada", _ILLADA, _generation(_ILLADA), qwen_shapes(64, 16, 88, tied=True), ILLADA_WORDS, "<[MASK]>"
-        ),
-        "llada-moe": Layout(
-            "llada-moe", _LLADA_MOE, _generation(_LLADA_MOE, **moe_pad), llada_moe_shapes(48, 24, 8, 2), MOE_WORDS, "<|mask|>"
-        ),
-        "llada2": Layout(
-            "llada2", _LLADA2, _generation(_LLADA2, **moe_pad), llada2_shapes(48, 24, 88, 16, 16),
-            replace(MOE_WORDS, chat=role_chat("\n")), "<|mask|>",
-        ),
-        "dream": Layout("dream", _DREAM, _generation(_DREAM, **dream), two, DREAM_WORDS, "<|mask|>"),
+        "dream": Layout("dream", _DREAM, _DREAM_GENERATION, two, DREAM_WORDS, "<|mask|>"),
         "open-dcoder": Layout("open-dcoder", _DCODER, _generation(_DCODER), tied_two, DCODER_WORDS, "<M>"),
-        "fast-dllm-v2": Layout("fast-dllm-v2", _FAST, fast, two, FAST_WORDS, "|<MASK>|"),
-        "fast-dllm-v2-tied": Layout(
-            "fast-dllm-v2", _FAST | {"tie_word_embeddings": True}, fast, tied_two, FAST_WORDS, "|<MASK>|"
-        ),
-        "sdar": Layout("sdar", _SDAR, sdar | {"transformers_version": "4.51.0"}, three, SDAR_WORDS, "<|MASK|>"),
-    }  # fmt: skip
+        "fast-dllm-v2": Layout("fast-dllm-v2", _FAST, _FAST_GENERATION, two, FAST_WORDS, "|<MASK>|"),
+        "fast-dllm-v2-tied": Layout("fast-dllm-v2", tied_fast, _FAST_GENERATION, tied_two, FAST_WORDS, "|<MASK>|"),
+        "sdar": Layout("sdar", _SDAR, _SDAR_GENERATION, three, SDAR_WORDS, "<|MASK|>"),
+    }
     for family in ("a2d-mdlm", "a2d-bd3lm"):  # the config says tied throughout; whether a head is stored decides
-        found[family] = Layout(family, _A2D3, _generation(_A2D3, **pad), three, A2D3_WORDS, "<|mask|>")
+        found[family] = Layout(family, _A2D3, _generation(_A2D3, pad_token_id=_EOS), three, A2D3_WORDS, "<|mask|>")
         found[f"{family}-tied"] = replace(found[family], shapes=tied_three)
-        found[f"{family}-qwen2"] = Layout(family, _A2D2, _generation(_A2D2, **pad), two, A2D2_WORDS, "<|mask|>")
-    return found | {
-        "bert": Layout("bert", _BERT, None, bert, BERT_WORDS, "[MASK]"),
-        "roberta": Layout("roberta", _ROBERTA, None, roberta, ROBERTA_WORDS, "<mask>"),
+        found[f"{family}-qwen2"] = Layout(family, _A2D2, _generation(_A2D2, pad_token_id=_EOS), two, A2D2_WORDS, "<|mask|>")
+    return found
+
+
+def _of_encoders() -> dict[str, Layout]:
+    modern = Layout("modernbert", _MODERNBERT, None, modernbert_shapes(64, 88, 4), MODERN_WORDS, "[MASK]")
+    return {
+        "bert": Layout("bert", _BERT, None, bert_shapes(64, 88), BERT_WORDS, "[MASK]"),
+        "roberta": Layout("roberta", _ROBERTA, None, roberta_shapes(64, 88), ROBERTA_WORDS, "<mask>"),
         "distilbert": Layout("distilbert", _DISTILBERT, None, distilbert_shapes(64, 88), BERT_WORDS, "[MASK]"),
         "modernbert": modern,
         "modernbert-chat": replace(modern, words=replace(MODERN_WORDS, chat=BERT_CHAT)),
     }
 
 
-LAYOUTS: dict[str, Layout] = _all()
+LAYOUTS: dict[str, Layout] = _of_llada() | _of_qwen() | _of_encoders()
 """Every layout by its name: the family's, with an ending where a family has several."""
