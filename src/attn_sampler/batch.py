@@ -243,13 +243,20 @@ class Batch:
         left = (canvas.masked & inside).sum(1)
         masked = torch.where(fresh, left, state.block_masked)
         step = torch.where(fresh, 0, state.step_in_block)
-        apart = (state.policy > 0) | (model.block_length is not None)
-        opening = (step == 0) & apart & canvas.masked.gather(1, low[:, None])[:, 0] if model.shift else torch.zeros_like(fresh)
+        opening = (
+            (step == 0) & self._apart(model) & canvas.masked.gather(1, low[:, None])[:, 0]
+            if model.shift
+            else torch.zeros_like(fresh)
+        )
         entered = replace(
             state, block_low=low, block_masked=masked, block_left=left, step_in_block=step, opening=opening,
             opened=state.opened & ~fresh,
         )  # fmt: skip
         return replace(self, state=entered)
+
+    def _apart(self, model: Model) -> Bool[Tensor, " rows"]:
+        """Rows in which the left neighbour of a block's first position is computed in the block's first step only."""
+        return (self.state.policy > 0) | (model.block_length is not None)
 
     def _quota(self, question: Asked) -> Int[Tensor, " some"]:
         """Commits owed now, so that the row ends within its steps: LLaDA's quota, what earlier windows were too small for, and
@@ -296,6 +303,8 @@ class Batch:
         if needs.revises:
             free = ~canvas.masked[index[:, None], positions] & ~canvas.given[index[:, None], positions] & real
             revisable = free & (positions >= low[:, None]) & (positions < high[:, None])
+            if model.shift:  # what was written alone stays: the row that predicts it does not run again
+                revisable &= (positions != low[:, None]) | ~self._apart(model)[index, None]
         return Asked(sampler, index, positions, candidates, revisable, windows_left, Ask(index, positions, statistics))
 
     def _predict(self, model: Model, asked: Sequence[Asked]) -> list[Prediction]:

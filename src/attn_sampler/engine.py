@@ -268,6 +268,8 @@ class Engine:
                 raise InvalidInputError(
                     "cache", cache, f'{params.sampler.name} looks at the whole answer in every pass: give "none"'
                 )
+            if cache == "sub-block" and needs.revises:
+                raise InvalidInputError("cache", cache, f'{params.sampler.name} revises the whole block: give "block"')
             if cache == "sub-block" and needs.attention is not None and needs.attention.rows == "block":
                 raise InvalidInputError(
                     "rows", "block", 'with cache="sub-block" only the sub-block is computed: give "all" or "masked"'
