@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 import attn_sampler as ats
@@ -214,6 +215,27 @@ def test_vocab_and_merges_give_the_ids_of_tokenizer_json(tiny: Tiny) -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(LAYOUTS["dream"].words))
     for text in ("Hello, world", "  two\n\nlines ", "<|im_start|>user\nHi<|im_end|>\n<|mask|>", "naïve 日本"):
         assert slow.encode(text) == fast.encode(text)
+
+
+def test_older_encoders_have_other_files(tiny: Tiny, tmp_path: Path) -> None:
+    """RoBERTa as vocab.json and merges.txt (read as Qwen2's it would lose its frame and its mask), BERT as vocab.txt."""
+    for layout in ("roberta", "bert"):
+        fast: Any = engine(layout, tiny).tokenizer
+        folder = Path(shutil.copytree(tiny(layout), tmp_path / layout))
+        rust = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (folder / name).unlink()
+        vocabulary = rust.get_vocab()
+        if layout == "roberta":
+            rust.model.save(str(folder))
+            (folder / "vocab.json").write_text(json.dumps(vocabulary))
+        else:
+            (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)))  # type: ignore[arg-type]
+        one = ats.load(folder, device="cpu")
+        assert one.model.mask_id == engine(layout, tiny).model.mask_id
+        assert one.model.eos_ids == engine(layout, tiny).model.eos_ids
+        for text in ("Tom's 123 apples", "a<mask>b", "a [MASK] b"):
+            assert one.tokenizer.encode(text) == fast.encode(text)  # type: ignore[union-attr]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

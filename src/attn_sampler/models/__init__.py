@@ -67,7 +67,7 @@ def load_model(
     raw = checkpoint.read_json(folder / "config.json")
     facts = family_of(raw, family, folder / "config.json")
     block = _block_length(facts, raw, block_length)
-    tok = checkpoint.tokenizer(folder, facts.chat_options)
+    tok = checkpoint.tokenizer(folder, facts)
     net = build(folder, facts, raw, weights, place)
     vocab = net.config.vocab_size
     mask = _mask_id(facts, raw, tok, vocab) if mask_id is None else mask_id

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from attn_sampler.errors import CheckpointError, InvalidInputError
+from attn_sampler.models.family import Family
 
 __all__ = ["find", "read_json", "tensors", "tokenizer"]
 
@@ -84,11 +85,11 @@ def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise CheckpointError(f"{shard} cannot be read ({error}); it is truncated or no safetensors file") from error
 
 
-def tokenizer(folder: Path, chat_options: Mapping[str, Any]) -> Any | None:
-    """The tokenizer with its chat template, ``chat_options`` set in it; None where the directory has none."""
+def tokenizer(folder: Path, family: Family) -> Any | None:
+    """The tokenizer with its chat template, the family's options set in it; None where the directory has none."""
     import transformers
 
-    kinds = {"tokenizer.json": "PreTrainedTokenizerFast", "merges.txt": "Qwen2Tokenizer", "vocab.txt": "BertTokenizer"}
+    kinds = {"tokenizer.json": "PreTrainedTokenizerFast", "merges.txt": family.slow_tokenizer, "vocab.txt": "BertTokenizer"}
     file = next((name for name in kinds if (folder / name).is_file()), None)
     if file is None:
         return None
@@ -97,7 +98,7 @@ def tokenizer(folder: Path, chat_options: Mapping[str, Any]) -> Any | None:
     except Exception as error:  # the tokenizers library raises bare Exception on a broken file
         raise CheckpointError(f"{folder / file} cannot be read: {error}") from error
     tok.model_max_length = sys.maxsize  # the engine checks lengths, with an error instead of a warning
-    if chat_options and isinstance(tok.chat_template, str):
-        fixed = "".join(f"{{%- set {key} = {json.dumps(value)} -%}}" for key, value in chat_options.items())
+    if family.chat_options and isinstance(tok.chat_template, str):
+        fixed = "".join(f"{{%- set {key} = {json.dumps(value)} -%}}" for key, value in family.chat_options.items())
         tok.chat_template = fixed + tok.chat_template
     return tok

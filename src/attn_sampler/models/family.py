@@ -49,6 +49,7 @@ class Family:
         mask_id: of the published checkpoints, for those that name it nowhere.
         ends: strings that end an answer beside the end-of-sequence token, and their ids in the published checkpoints
             (used where there is no tokenizer).
+        slow_tokenizer: the transformers class that reads vocab.json and merges.txt, where there is no tokenizer.json.
         chat_options: variables of the chat template that its authors set.
         settings: recommended `SamplingParams`, as its authors decode.
         head: (network, hidden states) → logits.
@@ -70,6 +71,7 @@ class Family:
     mask_token: str | None = None
     mask_id: int | None = None
     ends: Mapping[str, int | None] = field(default_factory=dict)
+    slow_tokenizer: str = "Qwen2Tokenizer"
     chat_options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     head: Callable[[Any, Any], Any] = lm_head

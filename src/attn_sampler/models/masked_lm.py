@@ -67,7 +67,7 @@ FAMILIES = (
     ),
     _family(
         "roberta", "RobertaForMaskedLM", "any RobertaForMaskedLM, e.g. FacebookAI/roberta-base", "arXiv:1907.11692",
-        mask_token="<mask>", settings={"sampler": "confidence"},
+        mask_token="<mask>", slow_tokenizer="RobertaTokenizer", settings={"sampler": "confidence"},
     ),
     _family(
         "distilbert", "DistilBertForMaskedLM", "any DistilBertForMaskedLM, e.g. distilbert/distilbert-base-uncased",
