@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from attn_sampler.attention import AttentionAsk
+from attn_sampler.models import FAMILIES
 from attn_sampler.models.adapter import TransformersModel
 from attn_sampler.models.seam import Ask
 from attn_sampler.seam import Attention
@@ -44,9 +45,8 @@ def model() -> TransformersModel:
         vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=HEADS,
         num_key_value_heads=KV_HEADS, max_position_embeddings=2048,
     )  # fmt: skip
-    return TransformersModel(
-        LlamaForCausalLM(settings).requires_grad_(False), mask_id=1, eos_ids=(), pad_id=0, context_length=2048
-    )
+    net = LlamaForCausalLM(settings).requires_grad_(False)
+    return TransformersModel(net, FAMILIES["llada"], mask_id=1, eos_ids=(), pad_id=0)
 
 
 def forward(n: int, window: int, statistics: Attention | None, padded: bool = False) -> Allocations:

@@ -17,6 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from attn_sampler.attention import AttentionAsk
+from attn_sampler.models import FAMILIES
 from attn_sampler.models.adapter import TransformersModel
 from attn_sampler.models.seam import Ask
 from attn_sampler.seam import Attention
@@ -56,7 +57,7 @@ def measure(
     eager.to(device=device, dtype=dtype)
     eager.load_state_dict(net.state_dict())
     eager.eval()
-    model = TransformersModel(net, mask_id=0, eos_ids=(1,), pad_id=1, context_length=canvas)
+    model = TransformersModel(net, FAMILIES["llada"], mask_id=0, eos_ids=(1,), pad_id=1)
     rows = torch.arange(batch, device=device)
     positions = torch.arange(canvas - window, canvas, device=device).expand(batch, window)
     real = torch.ones_like(positions, dtype=torch.bool)
