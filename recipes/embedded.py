@@ -24,6 +24,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import nn
 
 from attn_sampler.evals.tasks import (
+    RANGES,
+    Ranges,
     final_number,
     is_held_out,
     sudoku_grids,
@@ -36,7 +38,10 @@ from attn_sampler.evals.tasks import (
 
 HERE = Path(__file__).parent
 SEED = 2026
-DECAY = 0.6  # the last share of the steps, over which the learning rate falls linearly to zero
+# (first step, share of the learning rate there and at the phase's end). What was learnt on the way decided them, see docs/log.md.
+PHASES = ((0, 1.0, 1.0), (4400, 1.0, 5 / 6), (5500, 0.35, 0.3306), (5750, 0.3306, 0.0))
+LAST = 5500  # from here on: smaller numbers, more word problems, whole suffixes masked
+WIDE = Ranges(start=12, change=9, factor=5, value=20)  # of the word problems before the last phases
 DRILLS = 0.2  # the share of bare sums among the word problems: short, and all about the result
 CANVAS = {24: 0.8, 32: 0.1, 48: 0.04, 64: 0.04, 96: 0.02}  # lengths of the answer's canvas, and how often each is drawn
 SPECIAL = ["<|eos|>", "<|mask|>", "<|user|>", "<|assistant|>"]
@@ -74,7 +79,7 @@ def make_tokenizer(vocab_size: int = 640) -> Tokenizer:
     rng = random.Random(SEED)
     corpus = ["\n".join(f"{n} {n}" for n in range(100))] * 5000
     for _ in range(20000):
-        problem = word_problem(rng, rng.randint(1, 3))
+        problem = word_problem(rng, rng.randint(1, 3), WIDE)
         corpus += [problem.prompt, problem.answer]
     corpus += [sudoku_problem(rng, 8).prompt for _ in range(2000)]
     trainer = trainers.BpeTrainer(
@@ -139,12 +144,13 @@ class Data:
         if self.pool[0] != number:
             rng = random.Random(f"{SEED}-{number}")
             problems, first = [], number * per_pool
+            ranges = WIDE if first < LAST else RANGES
             easy = 0.15 + 0.6 * max(0.0, 1 - first / 1000)  # the curriculum: one-step problems first
             while len(problems) < per_pool * n:
                 if rng.random() < DRILLS:
-                    problem = sum_problem(rng, rng.choice((1, 2, 3)))
+                    problem = sum_problem(rng, rng.choice((1, 2, 3)), ranges)
                 else:
-                    problem = word_problem(rng, 1 if rng.random() < easy else rng.choice((2, 3, 3)))
+                    problem = word_problem(rng, 1 if rng.random() < easy else rng.choice((2, 3, 3)), ranges)
                 if not is_held_out(problem.prompt):
                     problems.append(problem)
             prompts = self.tokenizer.encode_batch([p.prompt for p in problems])
@@ -165,8 +171,9 @@ class Data:
     def batch(self, step: int, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((SEED, step))
         canvas = int(rng.choice(list(CANVAS), p=list(CANVAS.values())))
-        puzzles = n if canvas <= 32 else n * 24 // canvas
-        return [self.sudoku(rng, puzzles, canvas), self.words(step, n, canvas)]
+        puzzles, problems = (n, n) if step < LAST else (2 * n // 3, 4 * n // 3)
+        puzzles = puzzles if canvas <= 32 else puzzles * 24 // canvas
+        return [self.sudoku(rng, puzzles, canvas), self.words(step, problems, canvas)]
 
 
 def digest(cells: str) -> str:
@@ -262,12 +269,31 @@ def orthogonal(m: torch.Tensor) -> torch.Tensor:
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def loss_of(net: Net, ids: torch.Tensor, start: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, int]:
-    """Cross-entropy on masked answer tokens; the mask ratio is uniform over (0, 1] per row."""
+def rate(step: int, steps: int) -> float:
+    """Share of the full learning rate: linear within each phase."""
+    ends = [*(first for first, _, _ in PHASES[1:]), steps]
+    first, high, low, end = next((*phase, end) for phase, end in zip(PHASES, ends, strict=True) if step < end)
+    return min(1.0, (step + 1) / 100) * (high + (low - high) * (step - first) / (end - first))
+
+
+def loss_of(
+    net: Net, ids: torch.Tensor, start: torch.Tensor, generator: torch.Generator, suffixes: bool = False
+) -> tuple[torch.Tensor, int]:
+    """Cross-entropy on masked answer tokens; the mask ratio is uniform over (0, 1] per row.
+
+    Args:
+        suffixes: mask a whole suffix instead, in every second row: a result is then to be computed from its operands, where
+            random masks mostly let it be copied from a later mention.
+    """
     n, length = ids.shape
-    answer = torch.arange(length) >= start[:, None]
+    place = torch.arange(length)
+    answer = place >= start[:, None]
     ratio = torch.rand(n, 1, generator=generator).clamp(min=0.02)
     masked = (torch.rand(n, length, generator=generator) < ratio) & answer
+    if suffixes:
+        written = (ids != EOS).sum(1) - start  # tokens of the answer
+        cut = start + (torch.rand(n, generator=generator) * written).long()
+        masked[::2] = (place >= cut[:, None])[::2]
     hidden = net(ids.masked_fill(masked, MASK))[masked]
     targets = ids[masked]
     return F.cross_entropy(net.ff_out(hidden), targets, reduction="sum"), len(targets)
@@ -343,7 +369,7 @@ def export(net: Net, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
-    parser.add_argument("--steps", type=int, default=11000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch", type=int, default=48, help="problems of each task in a batch")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)
@@ -375,11 +401,12 @@ def main() -> None:
     began, seen, total_loss, total_count = time.time(), first, 0.0, 0
     with (args.out / "log.jsonl").open("a") as log:
         for step in range(first, args.steps):
-            factor = min(1.0, (step + 1) / 100, (args.steps - step) / (DECAY * args.steps))
+            factor = rate(step, args.steps)
             for optimizer, lr in ((muon, args.lr), (adam, args.lr * 0.3)):
                 optimizer.param_groups[0]["lr"] = lr * factor
             generator = torch.Generator().manual_seed(SEED * 1_000_003 + step)
-            losses = [loss_of(net, ids, start, generator) for ids, start in data.batch(step, args.batch)]
+            puzzles, problems = data.batch(step, args.batch)
+            losses = [loss_of(net, *puzzles, generator), loss_of(net, *problems, generator, suffixes=step >= LAST)]
             count = sum(c for _, c in losses)
             loss = sum(total for total, _ in losses) / count
             loss.backward()

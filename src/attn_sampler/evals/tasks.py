@@ -48,13 +48,28 @@ CONTAINERS = ("boxes", "bags", "jars", "baskets")
 GAINS = ("buys", "finds", "gets", "wins")
 LOSSES = ("sells", "loses", "gives away", "drops")
 
-START_MAX = 12  # a number given at the start
-CHANGE_MAX = 9  # a number gained, lost, or by which two people differ
-FACTOR_MAX = 5  # number of containers, things in each, friends, price
-VALUE_MAX = 20  # what gains and prices lead to at most; a comparison can add CHANGE_MAX, a sum doubles it
+
+@dataclass(frozen=True)
+class Ranges:
+    """How large the numbers of a word problem get.
+
+    Attributes:
+        start: a number given at the start.
+        change: a number gained, lost, or by which two people differ.
+        factor: number of containers, things in each, friends, price.
+        value: what gains and prices lead to at most; a comparison can add ``change``, a sum doubles it.
+    """
+
+    start: int = 9
+    change: int = 5
+    factor: int = 4
+    value: int = 12
 
 
-def word_problem(rng: random.Random, steps: int) -> Problem:
+RANGES = Ranges()
+
+
+def word_problem(rng: random.Random, steps: int, ranges: Ranges = RANGES) -> Problem:
     """A word problem that takes exactly ``steps`` (1 to 3) equations; its answer shows each of them, then ``#### n``."""
     if steps not in (1, 2, 3):
         raise InvalidInputError("steps", steps, "word problems have 1, 2 or 3 steps")
@@ -70,12 +85,12 @@ def word_problem(rng: random.Random, steps: int) -> Problem:
 
     left = steps
     if rng.random() < 0.35:
-        groups, each = rng.randint(2, FACTOR_MAX), rng.randint(2, FACTOR_MAX)
+        groups, each = rng.randint(2, ranges.factor), rng.randint(2, ranges.factor)
         text.append(f"{name} has {groups} {rng.choice(CONTAINERS)} with {each} {thing} each.")
         value = step(groups, "*", each)
         left -= 1
     else:
-        value = rng.randint(2, START_MAX)
+        value = rng.randint(2, ranges.start)
         text.append(f"{name} has {value} {thing}.")
 
     # How the problem ends, and how many equations that takes.
@@ -88,17 +103,17 @@ def word_problem(rng: random.Random, steps: int) -> Problem:
     ending_steps = {"plain": 0, "compare": 1, "price": 1, "share": 1, "together": 2}[ending]
 
     for _ in range(left - ending_steps):
-        if value >= 2 and (rng.random() < 0.5 or value + CHANGE_MAX > VALUE_MAX):
-            amount = rng.randint(1, min(CHANGE_MAX, value - 1))
+        if value >= 2 and (rng.random() < 0.5 or value + ranges.change > ranges.value):
+            amount = rng.randint(1, min(ranges.change, value - 1))
             text.append(f"{pronoun} {rng.choice(LOSSES)} {amount}.")
             value = step(value, "-", amount)
         else:
-            amount = rng.randint(1, CHANGE_MAX)
+            amount = rng.randint(1, ranges.change)
             text.append(f"{pronoun} {rng.choice(GAINS)} {amount} more.")
             value = step(value, "+", amount)
 
-    prices = [k for k in range(2, FACTOR_MAX + 1) if value * k <= VALUE_MAX]
-    shares = [k for k in range(2, FACTOR_MAX + 1) if value % k == 0]
+    prices = [k for k in range(2, ranges.factor + 1) if value * k <= ranges.value]
+    shares = [k for k in range(2, ranges.factor + 1) if value % k == 0]
     if (ending == "price" and not prices) or (ending == "share" and not shares):
         ending = "compare"
     if ending == "plain":
@@ -114,7 +129,7 @@ def word_problem(rng: random.Random, steps: int) -> Problem:
     else:
         first = value
         more = value < 2 or rng.random() < 0.5
-        amount = rng.randint(1, CHANGE_MAX if more else min(CHANGE_MAX, value - 1))
+        amount = rng.randint(1, ranges.change if more else min(ranges.change, value - 1))
         text.append(f"{other} has {amount} {'more' if more else 'fewer'} than {name}.")
         value = step(value, "+" if more else "-", amount)
         if ending == "compare":
@@ -125,13 +140,13 @@ def word_problem(rng: random.Random, steps: int) -> Problem:
     return Problem("word", " ".join(text), "\n".join([*equations, f"#### {value}"]), steps)
 
 
-def sum_problem(rng: random.Random, steps: int) -> Problem:
+def sum_problem(rng: random.Random, steps: int, ranges: Ranges = RANGES) -> Problem:
     """A bare chain of sums and differences, worked in the same form."""
-    value = rng.randint(1, VALUE_MAX)
+    value = rng.randint(1, ranges.value)
     text, equations = str(value), []
     for _ in range(steps):
-        plus = value < 2 or (rng.random() < 0.5 and value + CHANGE_MAX <= 2 * VALUE_MAX)
-        amount = rng.randint(1, VALUE_MAX if plus and value + VALUE_MAX <= 2 * VALUE_MAX else min(CHANGE_MAX, value))
+        plus = value < 2 or (rng.random() < 0.5 and value + ranges.change <= 2 * ranges.value)
+        amount = rng.randint(1, ranges.value if plus and value + ranges.value <= 2 * ranges.value else min(ranges.change, value))
         result = value + amount if plus else value - amount
         text += f" {'+' if plus else '-'} {amount}"
         equations.append(f"{value} {'+' if plus else '-'} {amount} = {result}")
