@@ -59,6 +59,7 @@ TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help=
 Raw = Annotated[bool, typer.Option("--raw", help="Take the prompt as it is, without the chat template.")]
 Dtype = Annotated[str, typer.Option(help="Of the weights: auto, float32, bfloat16, float16.")]
 Family = Annotated[str | None, typer.Option(help="See `attn-sampler models`.  [default: as config.json says]")]
+Adapter = Annotated[str | None, typer.Option(help="LoRA adapter to merge into the weights: a directory or Hub id.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …  [default: cuda where there is one]")]
 
 
@@ -98,6 +99,7 @@ def generate(
     raw: Raw = False,
     ids: Annotated[bool, typer.Option("--ids", help="Prompts are token ids, separated by spaces.")] = False,
     family: Family = None,
+    adapter: Adapter = None,
     dtype: Dtype = "auto",
     device: Device = None,
 ) -> None:
@@ -107,7 +109,7 @@ def generate(
         sampler, option, threshold, max_new_tokens=max_new_tokens, block_length=block_length, steps=steps,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop,
     )  # fmt: skip
-    engine = _load(model, family, dtype, device)
+    engine = _load(model, family, adapter, dtype, device)
     given: list[Any] = [_ids(text) for text in texts] if ids else list(texts)
     rows = [engine.prepare(prompt, params, chat=False if raw else None) for prompt in given]
     _run(engine, rows, params, texts, model, watch, as_json, trace, ends=True)
@@ -132,6 +134,7 @@ def infill(
     trace: TraceFile = None,
     raw: Raw = False,
     family: Family = None,
+    adapter: Adapter = None,
     dtype: Dtype = "auto",
     device: Device = None,
 ) -> None:
@@ -140,7 +143,7 @@ def infill(
         sampler, option, threshold, max_new_tokens=block_length, block_length=block_length,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, steps=steps,
     )  # fmt: skip
-    engine = _load(model, family, dtype, device)
+    engine = _load(model, family, adapter, dtype, device)
     row = engine.prepare_infill(template.replace("\\n", "\n"), params, prompt=prompt, chat=False if raw else None)
     _run(engine, [row], params, [template], model, watch, as_json, trace, ends=False)
 
@@ -177,13 +180,13 @@ def _params(sampler: str | None, option: list[str] | None, threshold: float | No
     return SamplingParams(sampler=name, **{k: v for k, v in given.items() if v is not None}, **options)
 
 
-def _load(model: str | None, family: str | None, dtype: str, device: str | None) -> Engine:
+def _load(model: str | None, family: str | None, adapter: str | None, dtype: str, device: str | None) -> Engine:
     from transformers.utils import logging
 
     from attn_sampler.engine import load
 
     logging.disable_progress_bar()
-    return load(model, family=family, dtype=dtype, device=device)
+    return load(model, family=family, adapter=adapter, dtype=dtype, device=device)
 
 
 def _run(

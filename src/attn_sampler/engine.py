@@ -596,6 +596,7 @@ def load(
     eos_ids: Sequence[int] | None = None,
     block_length: int | None = None,
     revision: str | None = None,
+    adapter: str | Path | None = None,
     max_rows: int = 32,
 ) -> Engine:
     """An engine on a model.
@@ -609,6 +610,7 @@ def load(
         mask_id, eos_ids: override what the checkpoint says or lacks.
         block_length: of a block-causal model's attention mask, where its config.json lacks it.
         revision: of a Hub id.
+        adapter: directory or Hub id of a LoRA adapter as PEFT saves it, merged into the weights.
         max_rows: rows that share a forward pass at most.
 
     Raises:
@@ -618,6 +620,6 @@ def load(
     net, tokenizer = load_model(
         EMBEDDED if model is None else model,
         family=family, dtype=dtype, device=device, device_map=device_map, mask_id=mask_id, eos_ids=eos_ids,
-        block_length=block_length, revision=revision,
+        block_length=block_length, revision=revision, adapter=adapter,
     )  # fmt: skip
     return Engine(net, tokenizer, max_rows=max_rows)

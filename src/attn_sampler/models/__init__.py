@@ -25,6 +25,7 @@ from attn_sampler.models import (
 from attn_sampler.models.adapter import TransformersModel
 from attn_sampler.models.family import Family
 from attn_sampler.models.loading import build
+from attn_sampler.models.lora import Lora
 
 __all__ = ["FAMILIES", "family_of", "load_model"]
 
@@ -58,6 +59,7 @@ def load_model(
     eos_ids: Sequence[int] | None = None,
     block_length: int | None = None,
     revision: str | None = None,
+    adapter: str | Path | None = None,
 ) -> tuple[TransformersModel, Any | None]:
     """The model and its tokenizer (None where the checkpoint has none). See `attn_sampler.load`."""
     weights, place = _dtype(dtype), _placement(device, device_map)
@@ -68,7 +70,7 @@ def load_model(
     facts = family_of(raw, family, folder / "config.json")
     block = _block_length(facts, raw, block_length)
     tok = checkpoint.tokenizer(folder, facts)
-    net = build(folder, facts, raw, weights, place)
+    net = build(folder, facts, raw, weights, place, None if adapter is None else Lora(adapter))
     vocab = net.config.vocab_size
     mask = _mask_id(facts, raw, tok, vocab) if mask_id is None else mask_id
     _check_id("mask_id", mask, vocab)

@@ -13,25 +13,31 @@ from torch import Tensor
 from attn_sampler.errors import CheckpointError, InvalidInputError
 from attn_sampler.models.family import Family
 
-__all__ = ["find", "read_json", "tensors", "tokenizer"]
+__all__ = ["find", "read_json", "tensors", "tensors_of", "tokenizer"]
 
 _PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
 
 
-def find(source: str | Path, revision: str | None) -> Path:
-    """The directory of a checkpoint: a local one, or a Hub id downloaded into (or found in) the Hub cache."""
+def find(source: str | Path, revision: str | None, *, file: str = "config.json", field: str = "model") -> Path:
+    """The directory of a checkpoint: a local one, or a Hub id downloaded into (or found in) the Hub cache.
+
+    Args:
+        file: what a directory must have.
+        field: the argument that ``source`` was given as.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         if revision is not None:
             raise InvalidInputError("revision", revision, f"{path} is a local directory; only a Hub id has revisions")
-        if not (path / "config.json").is_file():
-            raise CheckpointError(f"{path} is no checkpoint: it has no config.json")
+        if not (path / file).is_file():
+            raise CheckpointError(f"{path} is no {'checkpoint' if field == 'model' else field}: it has no {file}")
         return path
     if path.exists():
-        raise CheckpointError(f"{path} is a file; give the directory that holds config.json and the weights")
+        raise CheckpointError(f"{path} is a file; give the directory that holds {file} and the weights")
     text = str(source)
     if text.startswith((".", "/", "~")) or text.count("/") != 1:
-        raise InvalidInputError("model", text, "no such directory; give one, or a Hub id such as GSAI-ML/LLaDA-8B-Instruct")
+        example = "GSAI-ML/LLaDA-8B-Instruct" if field == "model" else "someone/their-adapter"
+        raise InvalidInputError(field, text, f"no such directory; give one, or a Hub id such as {example}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -74,15 +80,20 @@ def _shards(folder: Path) -> list[Path]:
 
 def tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Every tensor with its name on disk, memory-mapped, one shard after the other."""
+    for shard in _shards(folder):
+        yield from tensors_of(shard)
+
+
+def tensors_of(shard: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of one safetensors file with its name."""
     from safetensors import SafetensorError, safe_open
 
-    for shard in _shards(folder):
-        try:
-            with safe_open(shard, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
-                    yield name, file.get_tensor(name)
-        except SafetensorError as error:
-            raise CheckpointError(f"{shard} cannot be read ({error}); it is truncated or no safetensors file") from error
+    try:
+        with safe_open(shard, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
+                yield name, file.get_tensor(name)
+    except SafetensorError as error:
+        raise CheckpointError(f"{shard} cannot be read ({error}); it is truncated or no safetensors file") from error
 
 
 def tokenizer(folder: Path, family: Family) -> Any | None:

@@ -12,16 +12,20 @@ from torch import Tensor, nn
 from attn_sampler.errors import CheckpointError, InvalidInputError, MissingDependencyError
 from attn_sampler.models import checkpoint
 from attn_sampler.models.family import Family
+from attn_sampler.models.lora import Lora
 
 __all__ = ["build"]
 
 
-def build(folder: Path, family: Family, raw: Mapping[str, Any], dtype: torch.dtype | None, place: Any) -> Any:
+def build(
+    folder: Path, family: Family, raw: Mapping[str, Any], dtype: torch.dtype | None, place: Any, lora: Lora | None = None
+) -> Any:
     """The family's stock class in evaluation mode; no second copy of the weights, on disk or in memory.
 
     Args:
         dtype: of the weights; None for what they are stored in.
         place: a torch.device, ``"auto"``, or module → device.
+        lora: merged into the weights on their way.
 
     Raises:
         CheckpointError: sizes that no network has; tensors missing, unexpected or of a wrong shape.
@@ -29,14 +33,24 @@ def build(folder: Path, family: Family, raw: Mapping[str, Any], dtype: torch.dty
     net = _empty(family, raw)
     where = _device_map(net, place, dtype)
     fill = _Filling(net, folder, where, dtype)
+    sums = None if dtype is None else torch.float32  # what is merged is rounded once, when it is put
     for name, tensor in checkpoint.tensors(folder):
         pieces = family.pieces(name, net.config)
         if pieces is None or any(piece.target not in fill.expected for piece in pieces):
             fill.unexpected.append(name)
             continue
+        if lora is not None and lora.changes(name):
+            tensor = lora.merged(name, tensor, sums)
+            fill.changed |= {piece.target for piece in pieces}
         for piece in pieces:
             part = tensor if piece.rows is None else tensor[slice(*piece.rows)]
+            if lora is not None and piece.target != name and not piece.into and lora.changes(piece.target):
+                part = lora.merged(piece.target, part, sums)
+                fill.changed.add(piece.target)
             fill.put(name, part, piece.target, piece.into)
+    if lora is not None:
+        fill.add_stored_only_there(lora)
+        lora.finish()
     fill.finish(getattr(type(net), "_tied_weights_keys", None) or {})
     for name, buffer in list(net.named_buffers()):
         owner, leaf = _owner(net, name)
@@ -91,6 +105,7 @@ class _Filling:
         self.strict = tuple(getattr(net, "_keep_in_fp32_modules_strict", None) or ())
         self.seen: dict[str, int] = {}  # elements filled
         self.unexpected: list[str] = []
+        self.changed: set[str] = set()  # by an adapter
 
     def put(self, name: str, tensor: Tensor, target: str, into: tuple[int | slice, ...]) -> None:
         """Set a tensor of the network, or a part of it."""
@@ -115,10 +130,19 @@ class _Filling:
         parameter = isinstance(self.expected[target], nn.Parameter)
         setattr(owner, leaf, nn.Parameter(tensor, requires_grad=False) if parameter else tensor)
 
+    def add_stored_only_there(self, lora: Lora) -> None:
+        """Whole tensors of an adapter that the checkpoint lacks: a head that it shares with the embedding."""
+        dtype = self.net.get_input_embeddings().weight.dtype
+        for name in lora.whole.keys() & (self.expected.keys() - self.seen.keys()):
+            self.put(name, lora.whole[name].to(dtype), name, ())
+            lora.used.add(name)
+
     def finish(self, tied: Mapping[str, str]) -> None:
         """Share what the class ties and the shards do not hold; raise if anything is left over."""
         for name, source in tied.items():
             if name in self.expected and name not in self.seen and source in self.seen and self._shares(name):
+                if source in self.changed:
+                    raise CheckpointError(f"the adapter changes {source}, which {name} shares: a merge would change both")
                 owner, leaf = _owner(self.net, name)
                 setattr(owner, leaf, self.net.get_parameter(source))
                 self.seen[name] = self.expected[name].numel()
