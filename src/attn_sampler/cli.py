@@ -53,6 +53,11 @@ TopP = Annotated[float | None, typer.Option(help="Nucleus to choose from.  [defa
 TopK = Annotated[int | None, typer.Option(help="Number of tokens to choose from, 0 for all.  [default: 0]")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the random numbers.  [default: drawn, shown with --json]")]
 Stop = Annotated[list[str] | None, typer.Option(help="String that ends the text; repeatable.")]
+CachePolicy = Annotated[
+    str | None,
+    typer.Option("--cache", help="none, block, sub-block, prefix or dual.  [default: block where it is exact, else none]"),
+]
+RefreshEvery = Annotated[int | None, typer.Option(help="Passes after which --cache prefix or dual computes everything again.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Show the canvas filling (on a terminal).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per result.")]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write the run to a file, for `replay`.")]
@@ -60,6 +65,7 @@ Raw = Annotated[bool, typer.Option("--raw", help="Take the prompt as it is, with
 Dtype = Annotated[str, typer.Option(help="Of the weights: auto, float32, bfloat16, float16.")]
 Family = Annotated[str | None, typer.Option(help="See `attn-sampler models`.  [default: as config.json says]")]
 Adapter = Annotated[str | None, typer.Option(help="LoRA adapter to merge into the weights: a directory or Hub id.")]
+Quantize = Annotated[str | None, typer.Option(help="int8 keeps the linear layers' weights as int8.  [default: no]")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …  [default: cuda where there is one]")]
 
 
@@ -93,6 +99,8 @@ def generate(
     top_k: TopK = None,
     seed: Seed = None,
     stop: Stop = None,
+    cache: CachePolicy = None,
+    refresh_every: RefreshEvery = None,
     watch: Watch = False,
     as_json: AsJson = False,
     trace: TraceFile = None,
@@ -100,6 +108,7 @@ def generate(
     ids: Annotated[bool, typer.Option("--ids", help="Prompts are token ids, separated by spaces.")] = False,
     family: Family = None,
     adapter: Adapter = None,
+    quantize: Quantize = None,
     dtype: Dtype = "auto",
     device: Device = None,
 ) -> None:
@@ -107,9 +116,9 @@ def generate(
     texts = _read_prompts(prompts)
     params = _params(
         sampler, option, threshold, max_new_tokens=max_new_tokens, block_length=block_length, steps=steps,
-        temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop,
+        temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, cache=cache, refresh_every=refresh_every,
     )  # fmt: skip
-    engine = _load(model, family, adapter, dtype, device)
+    engine = _load(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
     given: list[Any] = [_ids(text) for text in texts] if ids else list(texts)
     rows = [engine.prepare(prompt, params, chat=False if raw else None) for prompt in given]
     _run(engine, rows, params, texts, model, watch, as_json, trace, ends=True)
@@ -129,21 +138,25 @@ def infill(
     top_p: TopP = None,
     top_k: TopK = None,
     seed: Seed = None,
+    cache: CachePolicy = None,
+    refresh_every: RefreshEvery = None,
     watch: Watch = False,
     as_json: AsJson = False,
     trace: TraceFile = None,
     raw: Raw = False,
     family: Family = None,
     adapter: Adapter = None,
+    quantize: Quantize = None,
     dtype: Dtype = "auto",
     device: Device = None,
 ) -> None:
     """Fill the holes of a text."""
     params = _params(
         sampler, option, threshold, max_new_tokens=block_length, block_length=block_length,
-        temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, steps=steps,
+        temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, steps=steps, cache=cache,
+        refresh_every=refresh_every,
     )  # fmt: skip
-    engine = _load(model, family, adapter, dtype, device)
+    engine = _load(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
     row = engine.prepare_infill(template.replace("\\n", "\n"), params, prompt=prompt, chat=False if raw else None)
     _run(engine, [row], params, [template], model, watch, as_json, trace, ends=False)
 
@@ -180,13 +193,16 @@ def _params(sampler: str | None, option: list[str] | None, threshold: float | No
     return SamplingParams(sampler=name, **{k: v for k, v in given.items() if v is not None}, **options)
 
 
-def _load(model: str | None, family: str | None, adapter: str | None, dtype: str, device: str | None) -> Engine:
-    from transformers.utils import logging
+def _load(model: str | None, dtype: str, **given: str | None) -> Engine:
+    import logging
+
+    from transformers.utils.logging import disable_progress_bar
 
     from attn_sampler.engine import load
 
-    logging.disable_progress_bar()
-    return load(model, family=family, adapter=adapter, dtype=dtype, device=device)
+    disable_progress_bar()
+    logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns of each GPU kernel that this machine cannot load
+    return load(model, dtype=dtype, **given)
 
 
 def _run(
@@ -390,6 +406,36 @@ def attention(
     for name in ("columns_over_plain", "local_over_plain", "columns_over_eager"):
         typer.echo(f"{name}: {result[name]:.3f} (rounds {result[name + '_low']:.3f} to {result[name + '_high']:.3f})")
     conditions = {k: f"{v:.1f}" if isinstance(v, float) else v for k, v in result.items() if "_over_" not in k}
+    typer.echo(", ".join(f"{k} {v}" for k, v in conditions.items()), err=True)
+
+
+@bench.command("cache")
+def bench_cache(
+    as_json: AsJson = False,
+    canvas: Annotated[list[int] | None, typer.Option(help="Positions; repeatable.  [default: 128 256 512 1024 2048]")] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds measured.")] = 3,
+    sampler: Sampler = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """What KV caches save, and how much memory they take."""
+    from attn_sampler.bench.cache import measure
+
+    records = measure(
+        canvases=canvas or (128, 256, 512, 1024, 2048), rounds=rounds, sampler=sampler or "confidence", device=device
+    )
+    if as_json:
+        typer.echo(json.dumps(records))
+        return
+    for r in records:
+        spread = f"{r['over_none_low']:.3f} to {r['over_none_high']:.3f}"
+        size = f"{r['cache_bytes'] / 2**20:.1f} MiB"
+        typer.echo(
+            f"canvas {r['canvas']:5}  {r['policy']:18} {r['ms_per_token']:8.1f} ms/token  "
+            f"{r['over_none']:.3f} of none ({spread})  {size}"
+        )
+    conditions = {
+        k: v for k, v in records[0].items() if k not in ("canvas", "policy", "cache_bytes") and not isinstance(v, float)
+    }
     typer.echo(", ".join(f"{k} {v}" for k, v in conditions.items()), err=True)
 
 
