@@ -33,6 +33,7 @@ HOMES = {
     "safetensors": {"models"},
     "huggingface_hub": {"models"},
     "accelerate": {"models"},
+    "torchao": {"models"},
     "matplotlib": {"plots"},
     "rich": {"view", "cli"},
     "typer": {"cli"},

@@ -597,6 +597,7 @@ def load(
     block_length: int | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
+    quantize: str | None = None,
     max_rows: int = 32,
 ) -> Engine:
     """An engine on a model.
@@ -611,6 +612,7 @@ def load(
         block_length: of a block-causal model's attention mask, where its config.json lacks it.
         revision: of a Hub id.
         adapter: directory or Hub id of a LoRA adapter as PEFT saves it, merged into the weights.
+        quantize: ``"int8"`` keeps the linear layers' weights as int8 (needs the extra ``int8``; docs/quantize.md).
         max_rows: rows that share a forward pass at most.
 
     Raises:
@@ -620,6 +622,6 @@ def load(
     net, tokenizer = load_model(
         EMBEDDED if model is None else model,
         family=family, dtype=dtype, device=device, device_map=device_map, mask_id=mask_id, eos_ids=eos_ids,
-        block_length=block_length, revision=revision, adapter=adapter,
+        block_length=block_length, revision=revision, adapter=adapter, quantize=quantize,
     )  # fmt: skip
     return Engine(net, tokenizer, max_rows=max_rows)

@@ -24,6 +24,7 @@ from attn_sampler.models import (
 )
 from attn_sampler.models.adapter import TransformersModel
 from attn_sampler.models.family import Family
+from attn_sampler.models.int8 import check_quantize, to_int8
 from attn_sampler.models.loading import build
 from attn_sampler.models.lora import Lora
 
@@ -60,9 +61,11 @@ def load_model(
     block_length: int | None = None,
     revision: str | None = None,
     adapter: str | Path | None = None,
+    quantize: str | None = None,
 ) -> tuple[TransformersModel, Any | None]:
     """The model and its tokenizer (None where the checkpoint has none). See `attn_sampler.load`."""
     weights, place = _dtype(dtype), _placement(device, device_map)
+    check_quantize(quantize, place)
     if eos_ids is not None and (isinstance(eos_ids, (str, bytes)) or not isinstance(eos_ids, Sequence)):
         raise InvalidInputError("eos_ids", eos_ids, "give a list of token ids")
     folder = checkpoint.find(source, revision)
@@ -71,6 +74,8 @@ def load_model(
     block = _block_length(facts, raw, block_length)
     tok = checkpoint.tokenizer(folder, facts)
     net = build(folder, facts, raw, weights, place, None if adapter is None else Lora(adapter))
+    if quantize is not None:
+        net = to_int8(net)
     vocab = net.config.vocab_size
     mask = _mask_id(facts, raw, tok, vocab) if mask_id is None else mask_id
     _check_id("mask_id", mask, vocab)
