@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from attn_sampler.errors import AttnSamplerError
 from attn_sampler.seam import Attention
@@ -50,10 +50,16 @@ class AttentionAsk:
 
 
 class Collector:
-    """Adds up statistics while one forward pass goes through its layers."""
+    """Adds up statistics while one forward pass goes through its layers.
 
-    def __init__(self, asks: Sequence[AttentionAsk]) -> None:
-        self.asks = asks
+    Args:
+        asks: what is wanted.
+        group: the processes over which the heads are spread in equal parts, in order; None where all are here.
+    """
+
+    def __init__(self, asks: Sequence[AttentionAsk], group: Any | None = None) -> None:
+        self.asks, self.group = asks, group
+        self.parts, self.part = (1, 0) if group is None else (distributed.get_world_size(group), distributed.get_rank(group))
         self._columns: list[Tensor | None] = [None] * len(asks)
         self._pairwise: list[Tensor | None] = [None] * len(asks)
         self._layers = [0] * len(asks)
@@ -76,7 +82,7 @@ class Collector:
         """Take one layer's queries and keys (after rotary embedding, key heads not repeated)."""
         for i in self._active(layer):
             ask = self.asks[i]
-            matrix = window_attention(ask, query, key, bias, scale, log_sum_exp)
+            matrix = window_attention(ask, query, key, bias, scale, log_sum_exp, self.part, self.parts)
             column = torch.einsum("rqk,rq->rk", matrix, ask.counted.to(matrix.dtype))
             held = self._columns[i]
             self._columns[i] = column if held is None else held + column
@@ -86,10 +92,14 @@ class Collector:
             self._layers[i] += 1
 
     def result(self, i: int) -> tuple[Float[Tensor, "some width"], Float[Tensor, "some queries width"] | None]:
-        """Column sums, and the matrix where asked for: means over the layers seen."""
+        """Column sums, and the matrix where asked for: means over the layers seen and the heads of all processes."""
         column, matrix = self._columns[i], self._pairwise[i]
         if column is None:
             raise AttnSamplerError("the model ran no layer through the attention hook; was its implementation changed?")
+        if self.parts > 1:
+            distributed.all_reduce(column, group=self.group)
+            if matrix is not None:
+                distributed.all_reduce(matrix, group=self.group)
         return column / self._layers[i], None if matrix is None else matrix / self._layers[i]
 
 
@@ -100,15 +110,22 @@ def window_attention(
     bias: Float[Tensor, ...] | None,
     scale: float,
     log_sum_exp: Float[Tensor, "rows heads queries"] | None,
+    part: int = 0,
+    parts: int = 1,
 ) -> Float[Tensor, "some asked width"]:
-    """One layer's attention of the asked queries to the asked keys, mean over query heads, float32."""
+    """One layer's attention of the asked queries to the asked keys, mean over query heads, float32.
+
+    Where ``query`` holds the ``part``-th of ``parts`` equal shares of the heads, its share of that mean.
+    """
     rows = ask.rows[:, None]
     group = query.shape[1] // key.shape[1]
     q = query[rows, :, ask.queries].transpose(1, 2).float()  # (some, heads, asked, dim)
     k = key[rows, :, ask.keys].transpose(1, 2).float().repeat_interleave(group, 1)
-    heads = ask.statistics.heads
+    held, wanted = query.shape[1], ask.statistics.heads
+    count = held * parts if wanted is None else len(wanted)
+    heads = None if wanted is None else [head - part * held for head in wanted if head // held == part]
     if heads is not None:
-        q, k = q[:, list(heads)], k[:, list(heads)]
+        q, k = q[:, heads], k[:, heads]
     logits = (q @ k.mT) * scale
     if ask.statistics.norm == "local":
         a = logits.masked_fill(~ask.real[:, None, None], -torch.inf).softmax(-1)
@@ -118,9 +135,9 @@ def window_attention(
         if log_sum_exp is None:
             raise AttnSamplerError("global attention statistics need the kernel's log-sum-exp")
         lse = log_sum_exp[rows, :, ask.queries].transpose(1, 2)
-        a = (logits - (lse if heads is None else lse[:, list(heads)])[..., None]).exp()
+        a = (logits - (lse if heads is None else lse[:, heads])[..., None]).exp()
         a = a.masked_fill(~ask.real[:, None, None], 0.0)
-    a = a.mean(1)
+    a = a.sum(1) / count
     if not ask.statistics.diag:
         first = torch.full_like(ask.rows, key.shape[2] - query.shape[2]) if ask.first is None else ask.first
         a = a.masked_fill((ask.queries + first[:, None])[:, :, None] == ask.keys[:, None], 0.0)

@@ -598,6 +598,7 @@ def load(
     revision: str | None = None,
     adapter: str | Path | None = None,
     quantize: str | None = None,
+    tp_plan: str | None = None,
     max_rows: int = 32,
 ) -> Engine:
     """An engine on a model.
@@ -613,6 +614,8 @@ def load(
         revision: of a Hub id.
         adapter: directory or Hub id of a LoRA adapter as PEFT saves it, merged into the weights.
         quantize: ``"int8"`` keeps the linear layers' weights as int8 (needs the extra ``int8``; docs/quantize.md).
+        tp_plan: ``"auto"`` under torchrun spreads the weights over its processes; each runs the same rows and gets the same
+            results.
         max_rows: rows that share a forward pass at most.
 
     Raises:
@@ -622,6 +625,6 @@ def load(
     net, tokenizer = load_model(
         EMBEDDED if model is None else model,
         family=family, dtype=dtype, device=device, device_map=device_map, mask_id=mask_id, eos_ids=eos_ids,
-        block_length=block_length, revision=revision, adapter=adapter, quantize=quantize,
+        block_length=block_length, revision=revision, adapter=adapter, quantize=quantize, tp_plan=tp_plan,
     )  # fmt: skip
     return Engine(net, tokenizer, max_rows=max_rows)

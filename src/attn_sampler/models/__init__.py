@@ -20,6 +20,7 @@ from attn_sampler.models import (
     llada_moe,
     masked_lm,
     open_dcoder,
+    parallel,
     sdar,
 )
 from attn_sampler.models.adapter import TransformersModel
@@ -62,6 +63,7 @@ def load_model(
     revision: str | None = None,
     adapter: str | Path | None = None,
     quantize: str | None = None,
+    tp_plan: str | None = None,
 ) -> tuple[TransformersModel, Any | None]:
     """The model and its tokenizer (None where the checkpoint has none). See `attn_sampler.load`."""
     weights, place = _dtype(dtype), _placement(device, device_map)
@@ -74,6 +76,11 @@ def load_model(
     block = _block_length(facts, raw, block_length)
     tok = checkpoint.tokenizer(folder, facts)
     net = build(folder, facts, raw, weights, place, None if adapter is None else Lora(adapter))
+    group = None
+    if tp_plan is not None:
+        if not isinstance(place, torch.device) or quantize is not None:
+            raise InvalidInputError("tp_plan", tp_plan, "it does not go with device_map or quantize")
+        group = parallel.shard(net, tp_plan, place)
     if quantize is not None:
         net = to_int8(net)
     vocab = net.config.vocab_size
@@ -86,7 +93,7 @@ def load_model(
             raise InvalidInputError("eos_ids", ends, f"id {i} is the mask id")
     pad = raw.get("pad_token_id")
     pad = pad if isinstance(pad, int) and 0 <= pad < vocab else ends[0] if ends else 0
-    return TransformersModel(net, facts, mask_id=mask, eos_ids=ends, pad_id=pad, block_length=block), tok
+    return TransformersModel(net, facts, mask_id=mask, eos_ids=ends, pad_id=pad, block_length=block, group=group), tok
 
 
 def family_of(raw: Mapping[str, Any], name: str | None, path: Path) -> Family:

@@ -24,7 +24,15 @@ class TransformersModel:
     """Wraps a stock ``...ForCausalLM`` or ``...ForMaskedLM``."""
 
     def __init__(
-        self, net: Any, family: Family, *, mask_id: int, eos_ids: tuple[int, ...], pad_id: int, block_length: int | None = None
+        self,
+        net: Any,
+        family: Family,
+        *,
+        mask_id: int,
+        eos_ids: tuple[int, ...],
+        pad_id: int,
+        block_length: int | None = None,
+        group: Any | None = None,
     ) -> None:
         register()
         net.set_attn_implementation(IMPLEMENTATION)
@@ -33,6 +41,7 @@ class TransformersModel:
         self.shift = int(family.shifted)
         self.caches = net.config.model_type not in ENCODERS
         self.block_length = block_length
+        self.group = group  # processes over which the heads are spread
         self.mask_id, self.eos_ids, self.pad_id = mask_id, eos_ids, pad_id
         config = net.config
         self.vocab_size: int = config.vocab_size
@@ -109,7 +118,7 @@ class TransformersModel:
         stretch: Stretch | None = None,
     ) -> list[Prediction]:
         statistics = [_from(ask.attention, stretch) for ask in asks if ask.attention is not None]
-        collector = Collector(statistics) if statistics else None
+        collector = Collector(statistics, self.group) if statistics else None
         low = None
         if stretch is None:
             hidden = self._hidden(ids, valid, collector)
