@@ -257,6 +257,20 @@ def test_merged_as_by_peft(tiny: Callable[[str], Path], tmp_path: Path, case: st
     assert not torch.allclose(found, ats.load(tiny("llada"), device="cpu", dtype="float32").logits(ids), atol=1e-2)
 
 
+def test_an_encoder_merged_as_by_peft(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    net = ats.load(tiny("bert"), device="cpu", dtype="float32").model.net  # type: ignore[attr-defined]
+    wrapped = peft.get_peft_model(net, peft.LoraConfig(r=4, target_modules=["query", "dense"], bias="lora_only"))
+    for i, (name, parameter) in enumerate(wrapped.named_parameters()):
+        if parameter.requires_grad:
+            parameter.data = parameter.data + 0.1 * noise(*parameter.shape, seed=i) if "lora" in name else parameter.data + 0.5
+    wrapped.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        wanted = wrapped.merge_and_unload()(input_ids=torch.tensor(IDS)).logits
+    found = ats.load(tiny("bert"), device="cpu", dtype="float32", adapter=tmp_path).logits(IDS)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("module", ["layers.0.self_attn.q_proj", "q_proj", "layers.10.self_attn.q_proj", "layers.0.mlp.xq_proj"])
 def test_patterns_mean_what_they_mean_to_peft(module: str) -> None:
     other = pytest.importorskip("peft.utils.other")

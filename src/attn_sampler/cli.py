@@ -201,7 +201,8 @@ def _load(model: str | None, dtype: str, **given: str | None) -> Engine:
     from attn_sampler.engine import load
 
     disable_progress_bar()
-    logging.getLogger("torchao").setLevel(logging.ERROR)  # it warns of each GPU kernel that this machine cannot load
+    for name in ("torchao", "torch.utils._pytree"):  # where torchao is installed: GPU kernels that do not load, enums
+        logging.getLogger(name).setLevel(logging.ERROR)
     return load(model, dtype=dtype, **given)
 
 
