@@ -112,6 +112,14 @@ def test_placement(place: dict[str, Any], folder: Path) -> None:
     assert ats.load(folder, **place).model.device == torch.device("cpu")
 
 
+@pytest.mark.parametrize("model", ["llada_gqa", "llada_moe"])
+def test_placed_by_accelerate(model: str, golden: Path) -> None:
+    pytest.importorskip("accelerate", reason="the extra device-map is not installed")
+    path, ids = golden / "models" / model, [[5, 6, 7, 283]]
+    placed = ats.load(path, device_map="auto", mask_id=283)
+    assert torch.equal(placed.logits(ids).cpu(), ats.load(path, device="cpu", mask_id=283).logits(ids))
+
+
 def test_overrides(folder: Path) -> None:
     model = ats.load(folder, device="cpu", mask_id=5, eos_ids=[7, 9]).model
     assert (model.mask_id, model.eos_ids) == (5, (7, 9))

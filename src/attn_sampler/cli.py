@@ -193,7 +193,7 @@ def _params(sampler: str | None, option: list[str] | None, threshold: float | No
     return SamplingParams(sampler=name, **{k: v for k, v in given.items() if v is not None}, **options)
 
 
-def _load(model: str | None, dtype: str, **given: str | None) -> Engine:
+def _load(model: str | None, dtype: str, **given: Any) -> Engine:
     import logging
 
     from transformers.utils.logging import disable_progress_bar

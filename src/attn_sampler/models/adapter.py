@@ -55,7 +55,7 @@ class TransformersModel:
         self._windows = getattr(config, "sliding_window", None) if family.name == "modernbert" else None
         for i, layer in enumerate(_layers(net)):  # DistilBERT's attention does not know its place
             if not hasattr(layer, "layer_idx"):
-                layer.layer_idx = i
+                setattr(layer, "layer_idx", i)  # noqa: B010 (a module's attributes are typed as tensors and modules)
 
     def _bias(self, valid: Bool[Tensor, "rows length"] | None, length: int) -> Any:
         """Additive attention mask, 0 where a query sees a key; None for everything. ModernBERT takes two of them."""

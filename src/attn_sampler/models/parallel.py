@@ -28,7 +28,7 @@ def shard(net: Any, tp_plan: str, device: torch.device) -> Any:
     if not torch.distributed.is_initialized() and "WORLD_SIZE" not in os.environ:
         raise InvalidInputError("tp_plan", tp_plan, "start the program with torchrun --nproc-per-node N")
     from torch.distributed.device_mesh import init_device_mesh
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
     from transformers.distributed.tensor_parallel import apply_tensor_parallelism
 
     size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else int(os.environ["WORLD_SIZE"])

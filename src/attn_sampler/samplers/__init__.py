@@ -64,17 +64,19 @@ def build(sampler: str | Sampler, options: Mapping[str, object]) -> Sampler:
         for option in options:
             if option not in known:
                 raise UnknownNameError(f"option of sampler {sampler!r}", option, known)
-        sampler = kind(**options)
+        built: Sampler = kind(**options)
     elif isinstance(sampler, type) or not (dataclasses.is_dataclass(sampler) and isinstance(sampler, Sampler)):
         raise InvalidInputError("sampler", sampler, "give a name or a frozen dataclass object with name, paper, needs and select")
     elif options:
         raise InvalidInputError("options", dict(options), "set the options on the sampler object itself")
+    else:
+        built = sampler
     try:
-        hash(sampler)
+        hash(built)
     except TypeError:
         remedy = "rows are grouped by sampler, so give a frozen dataclass whose options have a hash (tuples, not lists)"
         raise InvalidInputError("sampler", sampler, remedy) from None
-    return sampler
+    return built
 
 
 def parse_option(sampler: str, option: str, text: str) -> object:
