@@ -39,7 +39,14 @@ from attn_sampler.evals.tasks import (
 HERE = Path(__file__).parent
 SEED = 2026
 # (first step, share of the learning rate there and at the phase's end). What was learnt on the way decided them, see docs/log.md.
-PHASES = ((0, 1.0, 1.0), (4400, 1.0, 5 / 6), (5500, 0.35, 0.3306), (5750, 0.3306, 0.1102), (7250, 0.1102, 0.0))
+PHASES = (
+    (0, 1.0, 1.0),
+    (4400, 1.0, 5 / 6),
+    (5500, 0.35, 0.3306),
+    (5750, 0.3306, 0.1102),
+    (7250, 0.1102, 0.0694),
+    (7750, 0.11, 0.0),
+)
 LAST = 5500  # from here on: smaller numbers, more word problems, whole suffixes masked
 WIDE = Ranges(start=12, change=9, factor=5, value=20)  # of the word problems before the last phases
 DRILLS = 0.2  # the share of bare sums among the word problems: short, and all about the result
@@ -171,7 +178,7 @@ class Data:
     def batch(self, step: int, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((SEED, step))
         canvas = int(rng.choice(list(CANVAS), p=list(CANVAS.values())))
-        puzzles, problems = (n, n) if step < LAST else (2 * n // 3, 4 * n // 3)
+        puzzles, problems = (n, n) if step < LAST else (2 * n // 3, 4 * n // 3) if step < 7750 else (n // 2, 3 * n // 2)
         puzzles = puzzles if canvas <= 32 else puzzles * 24 // canvas
         return [self.sudoku(rng, puzzles, canvas), self.words(step, problems, canvas)]
 
@@ -369,7 +376,7 @@ def export(net: Net, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
-    parser.add_argument("--steps", type=int, default=8600)
+    parser.add_argument("--steps", type=int, default=9100)
     parser.add_argument("--batch", type=int, default=48, help="problems of each task in a batch")
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--threads", type=int, default=1)

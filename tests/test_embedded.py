@@ -27,11 +27,13 @@ def test_it_fits_the_package() -> None:
 
 
 def test_every_number_and_word_of_its_tasks_is_one_token(engine: ats.Engine) -> None:
-    """What the training relied on: a number is one token whatever stands before it."""
+    """What the training relied on: a number is the same one token whatever stands before it."""
     assert engine.tokenizer is not None
     for n in range(100):
-        assert len(engine.tokenizer.encode(f" {n}")) == 1
-        assert engine.tokenizer.encode(f"3 {n}")[-1] == engine.tokenizer.encode(f"pens {n}")[-1]
+        (number,) = engine.tokenizer.encode(str(n))
+        for text in (f"has {n}", f"3 + {n}", f"#### {n}", f"pens.\n{n}"):
+            assert engine.tokenizer.encode(text)[-1] == number
+            assert engine.tokenizer.encode(f"{text} pens")[-2] == number
 
 
 @given(text=st.text(min_size=1, max_size=40).filter(lambda text: "<|" not in text))

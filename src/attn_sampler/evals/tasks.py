@@ -57,7 +57,8 @@ class Ranges:
         start: a number given at the start.
         change: a number gained, lost, or by which two people differ.
         factor: number of containers, things in each, friends, price.
-        value: what gains and prices lead to at most; a comparison can add ``change``, a sum doubles it.
+        value: what gains and prices lead to at most (``factor`` squared where containers begin the story); a comparison can add
+            ``change``, a sum doubles it.
     """
 
     start: int = 9
