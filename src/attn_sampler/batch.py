@@ -141,7 +141,7 @@ class Batch:
 
         counts = _block_counts(canvas, column(lengths, torch.long)).tolist()
         budgets = [0 if p.steps is None else p.steps // n for p, n in zip(params, counts, strict=True)]
-        n = len(params)
+        zeros, never = column([0] * len(params), torch.long), column([0] * len(params), torch.bool)
         state = RowState(
             column(lengths, torch.long),
             column([POLICIES.index(policy) for policy in policies], torch.long),
@@ -155,11 +155,15 @@ class Batch:
             column([p.logits_eos_inf for p in params], torch.bool),
             column([not ends for ends in may_end], torch.bool),
             column([p.confidence_eos_eot_inf for p in params], torch.bool),
-            column([0] * n, torch.long),
-            column([-1] * n, torch.long),
-            *(column([0] * n, torch.long) for _ in range(3)),
-            *(column([0] * n, torch.bool) for _ in range(3)),
-            column([0] * n, torch.long),
+            forward=zeros,
+            block_low=zeros - 1,
+            block_masked=zeros,
+            block_left=zeros,
+            step_in_block=zeros,
+            opening=never,
+            opened=never,
+            held=never,
+            computed=zeros,
         )
         spans = tuple((canvas.end - canvas.start).tolist())
         slots = Slots() if (model.block_length is not None and model.caches) or set(policies) != {"none"} else None

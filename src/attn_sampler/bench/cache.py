@@ -89,8 +89,10 @@ def _decode(
 ) -> tuple[float, int]:
     """Seconds for the first half of an answer of ``2 * new_tokens``, and the bytes of its cache."""
     engine = Engine(model)
-    own = {} if model.block_length else {"block_length": block_length}
-    params = SamplingParams(sampler=sampler, max_new_tokens=2 * new_tokens, cache=policy, ignore_eos=True, seed=0, **own)
+    params = SamplingParams(
+        sampler=sampler, max_new_tokens=2 * new_tokens, block_length=None if model.block_length else block_length, cache=policy,
+        ignore_eos=True, seed=0,
+    )  # fmt: skip
     row = engine.admit(prompt, params)
     if str(model.device).startswith("cuda"):
         torch.cuda.synchronize()

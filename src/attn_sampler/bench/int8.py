@@ -72,11 +72,11 @@ def random_model(
         ids = torch.randint(2, vocab, (1, canvas))
     ids[:, canvas // 2 :] = 0
     net.requires_grad_(False)
-    engines = [
+    plain, small = (
         Engine(TransformersModel(one, FAMILIES["llada"], mask_id=0, eos_ids=(1,), pad_id=1))
         for one in (net, to_int8(copy.deepcopy(net)))
-    ]
-    return _compared(*engines, ids, slice(canvas // 2, None), rounds)
+    )
+    return _compared(plain, small, ids, slice(canvas // 2, None), rounds)
 
 
 def _compared(plain: Engine, small: Engine, ids: Tensor, masked: slice, rounds: int) -> dict[str, Any]:
