@@ -94,6 +94,7 @@ class Asked:
     candidates: Bool[Tensor, "some width"]
     revisable: Bool[Tensor, "some width"] | None  # for samplers that revise
     windows_left: Int[Tensor, " some"]  # of the active block, this one included
+    choice: Choice
     ask: Ask
 
 
@@ -218,7 +219,7 @@ class Batch:
             if selection.memory:
                 numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
                 memories[question.sampler] = (numbers, selection.memory)
-            parts.append((question, proposal, selection))
+            parts.append((question, proposal, selection, write))
         state = replace(
             batch.state,
             forward=batch.state.forward + 1,
@@ -295,7 +296,8 @@ class Batch:
             positions, real = blocks.span_positions(*bounds, width)
             windows_left = -(-(high - bounds[0]) // width)
         masked = canvas.masked[index[:, None], positions] & real
-        candidates = masked & (positions >= low[:, None]) & (positions < high[:, None])
+        inside = (positions >= low[:, None]) & (positions < high[:, None])
+        candidates = masked & inside
         candidates &= (positions == low[:, None]) | ~self.state.opening[index, None]
         statistics = None
         if needs.attention is not None:
@@ -305,11 +307,11 @@ class Batch:
             statistics = AttentionAsk(needs.attention, index, queries, counted, positions, real)
         revisable = None
         if needs.revises:
-            free = ~canvas.masked[index[:, None], positions] & ~canvas.given[index[:, None], positions] & real
-            revisable = free & (positions >= low[:, None]) & (positions < high[:, None])
+            revisable = inside & real & ~masked & ~canvas.given[index[:, None], positions]
             if model.shift:  # what was written alone stays: the row that predicts it does not run again
                 revisable &= (positions != low[:, None]) | ~self._apart(model)[index, None]
-        return Asked(sampler, index, positions, candidates, revisable, windows_left, Ask(index, positions, statistics))
+        ask = Ask(index, positions, statistics)
+        return Asked(sampler, index, positions, candidates, revisable, windows_left, self._choice(index, rows), ask)
 
     def _predict(self, model: Model, asked: Sequence[Asked]) -> list[Prediction]:
         """One forward pass; rows with guidance ride along a second time with their given tokens masked."""
@@ -376,13 +378,13 @@ class Batch:
         if any(p.confidence_eos_eot_inf for p in rows):
             unsure = torch.zeros_like(banned)
             unsure[:, list(model.eos_ids)] = unsure[:, :1].masked_fill(state.unsure_eos[:, None], -torch.inf)
-        return propose(prediction.logits, self._choice(question.index), question.positions, banned, unsure)
+        return propose(prediction.logits, question.choice, question.positions, banned, unsure)
 
-    def _choice(self, index: Int[Tensor, " some"]) -> Choice:
-        state, rows = self.state.rows(index), [self.params[i] for i in index.tolist()]
+    def _choice(self, index: Int[Tensor, " some"], rows: tuple[int, ...]) -> Choice:
+        state, params = self.state.rows(index), [self.params[i] for i in rows]
         return Choice(
             state.temperature, state.top_p, state.top_k, state.seed, state.forward,
-            samples=any(p.temperature > 0 for p in rows), filters=any(p.top_p < 1 or p.top_k > 0 for p in rows),
+            samples=any(p.temperature > 0 for p in params), filters=any(p.top_p < 1 or p.top_k > 0 for p in params),
         )  # fmt: skip
 
     def _select(self, question: Asked, prediction: Prediction, proposal: Proposal) -> Selection:
@@ -392,7 +394,7 @@ class Batch:
             state.seed, state.forward, prediction.columns, prediction.pairwise,
             None if question.revisable is None else self.canvas.ids[question.index[:, None], question.positions],
             question.revisable, torch.where(state.steps_per_block > 0, state.steps_per_block, state.block_masked),
-            self._choice(question.index),
+            question.choice,
         )  # fmt: skip
         numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
         owners, memory = self.memories.get(question.sampler, ((), {}))
@@ -403,21 +405,18 @@ class Batch:
         return question.sampler.select(window, memory)
 
     def _report(
-        self, canvas: Canvas, state: RowState, parts: Sequence[tuple[Asked, Proposal, Selection]]
+        self, canvas: Canvas, state: RowState, parts: Sequence[tuple[Asked, Proposal, Selection, Tensor]]
     ) -> tuple[Report, dict[int, tuple[str, str]]]:
         """Everything that leaves the device, in one place; and which rows went wrong."""
         n = len(self.numbers)
         rows: dict[str, list[Any]] = {f.name: [None] * n for f in fields(Report)}
         faults: dict[int, tuple[str, str]] = {}
         settled = canvases.settled(canvas)
-        for question, proposal, selection in parts:
-            written = selection.commit
+        for question, proposal, selection, written in parts:
             if question.revisable is not None:
-                written = written if selection.rewrite is None else written | (selection.rewrite & question.revisable)
-                low = state.block_low[question.index]
-                unfinished = state.held[question.index] | (settled[question.index] < low + state.block_length[question.index])
-                unfinished &= canvas.masked[question.index].any(1) | state.held[question.index]
-                settled[question.index] = torch.where(unfinished, low, settled[question.index])
+                index, low = question.index, state.block_low[question.index]
+                masked = canvas.masked[index].any(1) & (settled[index] < low + state.block_length[index])
+                settled[index] = torch.where(masked | state.held[index], low, settled[index])
             values = {
                 "positions": question.positions, "candidates": question.candidates, "commit": written,
                 "tokens": proposal.tokens, "confidence": proposal.confidence, "score": selection.score,

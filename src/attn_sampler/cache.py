@@ -86,7 +86,7 @@ class Slots:
 
 
 def _sized(x: Tensor, length: int) -> Tensor:
-    """Room for ``length`` positions; never less than there was, so that rows that leave cost nothing."""
+    """Cut or padded to ``length`` positions: rows that join and leave change the length of the canvas."""
     return x if x.shape[2] == length else x[:, :, :length] if x.shape[2] > length else F.pad(x, (0, 0, 0, length - x.shape[2]))
 
 
