@@ -14,12 +14,13 @@ import json
 import math
 import random
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 
@@ -46,8 +47,12 @@ PHASES = (
     (5750, 0.3306, 0.1102),
     (7250, 0.1102, 0.0694),
     (7750, 0.11, 0.0),
+    (9100, 0.0, 0.2),
+    (9300, 0.2, 0.0),
 )
+SHARES = ((9100, (6, 6)), (7750, (3, 9)), (5500, (4, 8)), (0, (6, 6)))  # first step, Sudokus and word problems in a batch's sixths
 LAST = 5500  # from here on: smaller numbers, more word problems, whole suffixes masked
+AGAIN = 9100  # here the optimisers start anew, and from here on a third of the Sudokus are the hardest there are
 WIDE = Ranges(start=12, change=9, factor=5, value=20)  # of the word problems before the last phases
 DRILLS = 0.2  # the share of bare sums among the word problems: short, and all about the result
 CANVAS = {24: 0.8, 32: 0.1, 48: 0.04, 64: 0.04, 96: 0.02}  # lengths of the answer's canvas, and how often each is drawn
@@ -111,6 +116,7 @@ class Data:
         self.head = np.array([USER, *tokenizer.encode("Sudoku:\n").ids])
         self.grids = np.array([[int(c) for c in g] for g in sudoku_grids()])
         self.excluded = set((HERE / "heldout_sudoku.txt").read_text().split())
+        self.hardest = self._hardest()
         self.pool: tuple[int, list[tuple[list[int], list[int]]]] = (-1, [])
 
     def _lay_out(self, cells: np.ndarray) -> np.ndarray:
@@ -119,8 +125,37 @@ class Data:
         out[:, [i + i // 4 for i in range(16)]] = ids
         return out
 
-    def sudoku(self, rng: np.random.Generator, n: int, canvas: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Half the puzzles have one solution only; low numbers of clues are drawn more often."""
+    def _hardest(self) -> tuple[np.ndarray, np.ndarray]:
+        """All puzzles of four clues with one solution, and their solutions: drawn cells hardly ever give one."""
+        masks = np.array([np.isin(range(16), cells) for cells in combinations(range(16), 4)])
+        puzzles, solutions = [], []
+        for grid in self.grids:
+            unique = (masks @ (self.grids != grid).T.astype(int) == 0).sum(1) == 1  # only the grid itself fits the clues
+            puzzles.append(np.where(masks[unique], grid, 0))
+            solutions.append(np.broadcast_to(grid, puzzles[-1].shape))
+        every, solved = np.concatenate(puzzles), np.concatenate(solutions)
+        allowed = np.array([self._allowed(p) for p in every])
+        return every[allowed], solved[allowed]
+
+    def sudoku(self, rng: np.random.Generator, n: int, canvas: int, hardest: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Half the puzzles have one solution only; low numbers of clues are drawn more often.
+
+        Args:
+            hardest: puzzles among the ``n`` that are of four clues and have one solution.
+        """
+        puzzles, grids = self._mixed(rng, n - hardest)
+        if hardest:
+            pick = rng.integers(0, len(self.hardest[0]), hardest)
+            puzzles = np.concatenate([puzzles, self.hardest[0][pick]])
+            grids = np.concatenate([grids, self.hardest[1][pick]])
+        head = np.broadcast_to(self.head, (n, len(self.head)))
+        prompt = np.concatenate([head, self._lay_out(puzzles), np.full((n, 1), ASSISTANT)], 1)
+        answer = np.full((n, canvas), EOS)
+        answer[:, :19] = self._lay_out(grids)
+        ids = torch.from_numpy(np.concatenate([prompt, answer], 1))
+        return ids, torch.full((n,), prompt.shape[1])
+
+    def _mixed(self, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
         draw = 8 * n
         grids = self.grids[rng.integers(0, 288, draw)]
         clues = np.minimum(rng.integers(4, 13, draw), rng.integers(4, 13, draw))
@@ -132,12 +167,7 @@ class Data:
         rest = np.flatnonzero(allowed)
         rest = rest[~np.isin(rest, unique)][: n - len(unique)]
         pick = np.concatenate([unique, rest])
-        head = np.broadcast_to(self.head, (n, len(self.head)))
-        prompt = np.concatenate([head, self._lay_out(puzzles[pick]), np.full((n, 1), ASSISTANT)], 1)
-        answer = np.full((n, canvas), EOS)
-        answer[:, :19] = self._lay_out(grids[pick])
-        ids = torch.from_numpy(np.concatenate([prompt, answer], 1))
-        return ids, torch.full((n,), prompt.shape[1])
+        return puzzles[pick], grids[pick]
 
     def _allowed(self, puzzle: np.ndarray) -> bool:
         cells = "".join(map(str, puzzle))
@@ -178,9 +208,11 @@ class Data:
     def batch(self, step: int, n: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((SEED, step))
         canvas = int(rng.choice(list(CANVAS), p=list(CANVAS.values())))
-        puzzles, problems = (n, n) if step < LAST else (2 * n // 3, 4 * n // 3) if step < 7750 else (n // 2, 3 * n // 2)
+        puzzles, problems = next(share for first, share in SHARES if step >= first)
+        puzzles, problems = puzzles * n // 6, problems * n // 6
         puzzles = puzzles if canvas <= 32 else puzzles * 24 // canvas
-        return [self.sudoku(rng, puzzles, canvas), self.words(step, problems, canvas)]
+        hardest = puzzles // 3 if step >= AGAIN else 0
+        return [self.sudoku(rng, puzzles, canvas, hardest), self.words(step, problems, canvas)]
 
 
 def digest(cells: str) -> str:
@@ -348,15 +380,15 @@ def evaluate(net: Net, tokenizer: Tokenizer, n: int = 90) -> dict[str, float]:
     return {k: round(v, 3) for k, v in result.items()}
 
 
+def imported(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a directory that ``export`` wrote."""
+    return {name.removeprefix("model.transformer."): t for name, t in load_file(folder / "model.safetensors").items()}
+
+
 def export(net: Net, tokenizer: Tokenizer, folder: Path) -> None:
     """Write the LLaDA on-disk layout: config, weights, tokenizer, chat template."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = {"wte": "model.transformer.wte", "ln_f": "model.transformer.ln_f", "ff_out": "model.transformer.ff_out"}
-    tensors = {}
-    for name, p in net.named_parameters():
-        first, _, rest = name.partition(".")
-        new = f"model.transformer.{name}" if first == "blocks" else f"{names[first]}.{rest}"
-        tensors[new] = p.detach().clone().contiguous()
+    tensors = {f"model.transformer.{name}": p.detach().clone().contiguous() for name, p in net.named_parameters()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     vocab = tokenizer.get_vocab_size()
     config = CONFIG | {"vocab_size": vocab, "embedding_size": vocab}
@@ -376,9 +408,10 @@ def export(net: Net, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
-    parser.add_argument("--steps", type=int, default=9100)
+    parser.add_argument("--steps", type=int, default=17500)
     parser.add_argument("--batch", type=int, default=48, help="problems of each task in a batch")
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--weights", type=Path, help=f"begin at step {AGAIN} with the weights of this directory")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eval-every", type=int, default=500)
     args = parser.parse_args()
@@ -392,11 +425,14 @@ def main() -> None:
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     torch.manual_seed(SEED)
     net = Net(tokenizer.get_vocab_size())
+    first = 0
+    if args.weights:
+        net.load_state_dict(imported(args.weights))
+        first = AGAIN
     matrices = [p for n, p in net.named_parameters() if n.startswith("blocks") and p.ndim == 2]
     others = [p for n, p in net.named_parameters() if not (n.startswith("blocks") and p.ndim == 2)]
     muon = Muon(matrices, lr=args.lr)
     adam = torch.optim.AdamW(others, lr=args.lr * 0.3, betas=(0.9, 0.98), weight_decay=0.0)
-    first = 0
     checkpoint = args.out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -409,6 +445,9 @@ def main() -> None:
     with (args.out / "log.jsonl").open("a") as log:
         for step in range(first, args.steps):
             factor = rate(step, args.steps)
+            if step == AGAIN:
+                muon.state.clear()
+                adam.state.clear()
             for optimizer, lr in ((muon, args.lr), (adam, args.lr * 0.3)):
                 optimizer.param_groups[0]["lr"] = lr * factor
             generator = torch.Generator().manual_seed(SEED * 1_000_003 + step)

@@ -6,8 +6,9 @@ options) and answers with a `Selection`. It holds no state: what it must remembe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from attn_sampler.propose import Choice, Proposal
 
-__all__ = ["Attention", "Memory", "Needs", "Sampler", "Selection", "Window"]
+__all__ = ["Attention", "EarlyExit", "Exit", "Memory", "Needs", "Sampler", "Selection", "Window"]
 
 Memory = Mapping[str, Tensor]
 """Tensors that a sampler carries from step to step. The first axis is the row; a second axis, if any, is the window's width.
@@ -33,7 +34,12 @@ class Attention:
             window's columns of the true attention matrix.
         diag: whether a position's attention to itself counts.
         layers, heads: indices used; None for all.
+        last: instead of ``layers``, so many layers counted from the last (all of them where the model has no more).
+        span: instead of ``layers``, those between two shares of the model's depth, (0, 1) being all; at least one.
         pairwise: whether the (rows x columns) matrix itself is wanted, not only its column sums.
+        sinks: whether each column's mean over *all* query rows of the canvas is wanted (true attention only).
+        known_mass: whether the share of each query's attention that goes to unmasked positions, prompt included, is wanted
+            (true attention only).
     """
 
     rows: Literal["all", "masked", "block"] = "all"
@@ -41,7 +47,22 @@ class Attention:
     diag: bool = True
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
+    last: int | None = None
+    span: tuple[float, float] | None = None
     pairwise: bool = False
+    sinks: bool = False
+    known_mass: bool = False
+
+    def of_depth(self, num_layers: int) -> Attention:
+        """These statistics with ``last`` or ``span`` spelt out as the ``layers`` of a model of that many."""
+        if self.last is not None:
+            layers = tuple(range(max(0, num_layers - self.last), num_layers))
+        elif self.span is not None:
+            first = min(int(self.span[0] * num_layers), num_layers - 1)
+            layers = tuple(range(first, max(first + 1, math.ceil(self.span[1] * num_layers))))
+        else:
+            return self
+        return replace(self, layers=layers, last=None, span=None)
 
 
 @dataclass(frozen=True)
@@ -49,20 +70,25 @@ class Needs:
     """What a sampler asks the engine for.
 
     Attributes:
-        scope: positions it sees: its active ``"block"``, or the whole ``"answer"`` (it may still commit in the block only).
+        scope: positions it sees: its active ``"block"``, the whole ``"answer"``, or the ``"canvas"`` from the first token of the
+            prompt to the end of the active block (it may still commit in the block only).
         sub_block_length: narrows the window to so many positions of the active block; None for all of it.
         cut: how the sub-block is cut: ``"consecutive"`` stretches counted from the start of the block, or the
             ``"leftmost"`` masked positions.
         attention: statistics wanted, None for none (the model then runs its plain fused kernel).
         revises: it may overwrite or mask again what it committed in the active block; nothing of a block is settled before the
             block is finished.
+        leave_one_out: wants, beside the proposals, a prediction of each position that does not see the token standing there.
+        one_block: the method has no blocks: the whole answer is one, unless the row asks for a ``block_length``.
     """
 
-    scope: Literal["block", "answer"] = "block"
+    scope: Literal["block", "answer", "canvas"] = "block"
     sub_block_length: int | None = None
     cut: Literal["consecutive", "leftmost"] = "consecutive"
     attention: Attention | None = None
     revises: bool = False
+    leave_one_out: bool = False
+    one_block: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,10 +103,15 @@ class Window:
         step_in_block: forwards already spent on the active block.
         seed, forward: address of the row's random numbers (see `attn_sampler.rng`).
         columns: attention column sums, where `Needs.attention` asked for them.
-        pairwise: the attention matrix itself, row = query, where asked for.
-        current, revisable: for samplers that revise: the token that stands at each position, and which positions were
-            committed in the active block (given tokens never are).
+        pairwise: the attention matrix itself, row = query, where asked for (``rows="block"``: the queries are the active block).
+        sinks: mean of each column over all query rows, where asked for.
+        known_mass: share of each query's attention on unmasked positions, where asked for; queries as in ``pairwise``.
+        current: the token that stands at each position.
+        revisable: for samplers that revise: which positions were committed in the active block (given tokens never are).
+        leave_one_out: probability of the standing token in a prediction that does not see it, where asked for.
         steps: forwards planned for the active block: the row's budget, or one per mask that the block began with.
+        block_masked: masks that the active block began with.
+        in_block: positions of the active block (others: beyond the row's own width, or outside where the scope is wider).
         choice: temperature, top-p and top-k of the rows.
     """
 
@@ -97,6 +128,11 @@ class Window:
     revisable: Bool[Tensor, "rows width"] | None = None
     steps: Int[Tensor, " rows"] | None = None
     choice: Choice | None = None
+    sinks: Float[Tensor, "rows width"] | None = None
+    known_mass: Float[Tensor, "rows queries"] | None = None
+    leave_one_out: Float[Tensor, "rows width"] | None = None
+    block_masked: Int[Tensor, " rows"] | None = None
+    in_block: Bool[Tensor, "rows width"] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +147,7 @@ class Selection:
         remask: committed positions to mask again (needs ``revises``).
         hold: rows that go on with their active block although nothing may have been committed now, or (with ``revises``) no
             mask is left in it.
+        proposal: what is written instead of the window's proposal, by samplers that change the logits.
     """
 
     commit: Bool[Tensor, "rows width"]
@@ -119,6 +156,7 @@ class Selection:
     rewrite: Bool[Tensor, "rows width"] | None = None
     remask: Bool[Tensor, "rows width"] | None = None
     hold: Bool[Tensor, " rows"] | None = None
+    proposal: Proposal | None = None
 
 
 @runtime_checkable
@@ -133,4 +171,33 @@ class Sampler(Protocol):
 
     def select(self, window: Window, memory: Memory) -> Selection:
         """Choose the positions to commit. ``memory`` is empty at a row's first step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Exit:
+    """What an early exit answers.
+
+    Attributes:
+        now: rows whose every mask is filled with its proposal in this step.
+        memory: given back at the next step of the same rows.
+    """
+
+    now: Bool[Tensor, " rows"]
+    memory: Memory = field(default_factory=dict)
+
+
+@runtime_checkable
+class EarlyExit(Protocol):
+    """A test beside any sampler: is the rest of the answer clear enough to be written at once?
+
+    Implementations are frozen dataclasses whose fields are their options. The window is the whole answer; its ``steps`` are the
+    forwards planned for the row, its ``candidates`` all masks that are left.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+
+    def test(self, window: Window, memory: Memory) -> Exit:
+        """Which rows leave. ``memory`` is empty at a row's first step."""
         ...
