@@ -19,7 +19,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Lowest first. A module may import from its own layer and from those below. A new module has to be given a place here.
 LAYERS: dict[str, tuple[str, ...]] = {
     "errors": ("errors",),
-    "algorithm": ("canvas", "blocks", "rng", "propose", "seam", "scores", "rules", "samplers", "params", "orders"),
+    "algorithm": (
+        "canvas", "blocks", "rng", "propose", "seam", "scores", "rules", "options", "samplers", "exits", "params", "orders",
+    ),
     "models": ("attention", "models", "cache"),
     "engine": ("text", "turns", "batch", "engine"),
     "consumers of Steps": ("frames", "trace", "replay", "view", "plots"),

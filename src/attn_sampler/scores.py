@@ -12,7 +12,7 @@ from torch import Tensor
 from attn_sampler.rng import ORDER, uniform
 from attn_sampler.seam import Window
 
-__all__ = ["column_sum", "confidence", "entropy", "left_to_right", "margin", "random"]
+__all__ = ["column_sum", "confidence", "entropy", "left_to_right", "logit_gap", "margin", "random"]
 
 
 def confidence(window: Window) -> Float[Tensor, "rows width"]:
@@ -23,6 +23,12 @@ def confidence(window: Window) -> Float[Tensor, "rows width"]:
 def margin(window: Window) -> Float[Tensor, "rows width"]:
     """Probability of the most likely token minus that of the second."""
     best = window.proposal.logits.softmax(-1).topk(2, -1).values
+    return best[..., 0] - best[..., 1]
+
+
+def logit_gap(window: Window) -> Float[Tensor, "rows width"]:
+    """The highest logit minus the second."""
+    best = window.proposal.logits.topk(2, -1).values
     return best[..., 0] - best[..., 1]
 
 

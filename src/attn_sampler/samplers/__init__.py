@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import types
-import typing
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, Literal, Union
+from typing import Any
 
 from attn_sampler.errors import InvalidInputError, UnknownNameError
+from attn_sampler.options import parse
 from attn_sampler.seam import Sampler
 
 __all__ = ["build", "describe", "names", "parse_option"]
@@ -81,42 +80,7 @@ def build(sampler: str | Sampler, options: Mapping[str, object]) -> Sampler:
 
 def parse_option(sampler: str, option: str, text: str) -> object:
     """An option's value from the text of ``-o option=text``, by the option's declared type."""
-    kind = find(sampler)
-    hints = typing.get_type_hints(kind)
-    known = [f.name for f in dataclasses.fields(kind)]
-    if option not in known:
-        raise UnknownNameError(f"option of sampler {sampler!r}", option, known)
-    return _parse(option, text, hints[option])
-
-
-def _parse(option: str, text: str, hint: Any) -> object:
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        if text.lower() == "none":
-            return None
-        hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
-    if typing.get_origin(hint) is Literal:
-        return text  # the sampler itself checks the choice, and lists it
-    if typing.get_origin(hint) is tuple:
-        return _parse_indices(option, text)
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise InvalidInputError(option, text, "give true or false")
-        return text.lower() == "true"
-    try:
-        return hint(text)
-    except ValueError:
-        raise InvalidInputError(option, text, f"give {'an integer' if hint is int else 'a number'}") from None
-
-
-def _parse_indices(option: str, text: str) -> tuple[int, ...]:
-    """``0,3,7-9`` → (0, 3, 7, 8, 9)."""
-    out: list[int] = []
-    for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
-            raise InvalidInputError(option, text, "give indices such as 0,3,7-9")
-        out += range(int(low), int(high or low) + 1)
-    return tuple(out)
+    return parse(f"sampler {sampler!r}", find(sampler), option, text)
 
 
 def describe(name: str) -> dict[str, object]:
