@@ -22,6 +22,7 @@ class TableModel:
         moving: rotate a row's table by a checksum of its ids, so that every commit changes what comes next. The checksum leaves
             padding out, so a row sees the same numbers alone and in any batch, exactly.
         attention: unnormalised attention logits, (length, length), row = query; rotated likewise.
+        unseen: what a position's prediction is without attention to the token standing there; a table or a function likewise.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class TableModel:
         attention: Tensor | None = None,
         num_layers: int = 2,
         num_heads: int = 2,
+        unseen: Tensor | Network | None = None,
     ) -> None:
         self.table, self.moving, self.attention = table, moving, attention
         self.mask_id, self.eos_ids, self.pad_id = mask_id, eos_ids, 0
@@ -44,13 +46,17 @@ class TableModel:
         self.num_layers, self.num_heads = (num_layers, num_heads) if attention is not None else (0, 0)
         self.device = torch.device("cpu")
         self.block_length, self.shift, self.caches = None, 0, False
+        self.unseen, self.shadows = unseen, unseen is not None
         self.forwards = 0
         self.lengths: list[tuple[int, int]] = []  # (rows, length) of every forward pass
 
     def logits(self, ids: Tensor, valid: Tensor | None) -> Tensor:
-        if callable(self.table):
-            return self.table(ids, self.forwards)
-        return self.table[(torch.arange(ids.shape[1]) + self._turn(ids, valid)[:, None]) % len(self.table)]
+        return self._looked_up(self.table, ids, valid)
+
+    def _looked_up(self, table: Tensor | Network, ids: Tensor, valid: Tensor | None) -> Tensor:
+        if callable(table):
+            return table(ids, self.forwards)
+        return table[(torch.arange(ids.shape[1]) + self._turn(ids, valid)[:, None]) % len(table)]
 
     def _turn(self, ids: Tensor, valid: Tensor | None) -> Tensor:
         if not self.moving:
@@ -60,29 +66,41 @@ class TableModel:
 
     def predict(self, ids: Tensor, valid: Tensor | None, asks: Sequence[Ask]) -> list[Prediction]:
         logits = self.logits(ids, valid)
+        unseen = None if self.unseen is None else self._looked_up(self.unseen, ids, valid)
         real = torch.ones_like(ids, dtype=torch.bool) if valid is None else valid
         turn = self._turn(ids, valid)
         self.forwards += 1
         self.lengths.append((ids.shape[0], ids.shape[1]))
         out = []
         for ask in asks:
-            statistics = (None, None) if ask.attention is None else self._statistics(ask.attention, turn, real)
-            out.append(Prediction(logits[ask.rows[:, None], ask.positions], *statistics))
+            place = (ask.rows[:, None], ask.positions)
+            statistics = {} if ask.attention is None else self._statistics(ask.attention, turn, real)
+            if ask.unseen is not None:
+                assert unseen is not None, "this fake was given no second table"
+                statistics["unseen"] = unseen[place]
+            out.append(Prediction(logits[place], **statistics))
         return out
 
-    def _statistics(self, ask: AttentionAsk, turn: Tensor, valid: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Column sums and matrix by the definition, one row at a time."""
+    def _statistics(self, ask: AttentionAsk, turn: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Column sums and the rest by the definition, one row at a time."""
         assert self.attention is not None, "this fake was given no attention"
         size, everywhere = len(self.attention), torch.arange(valid.shape[1])
-        matrices = []
+        found: dict[str, list[Tensor]] = {"columns": [], "pairwise": [], "sinks": [], "known_mass": []}
         for k, row in enumerate(ask.rows.tolist()):
             keys, queries, real = ask.keys[k], ask.queries[k], ask.real[k]
-            logits = self.attention[(queries + turn[row]) % size][:, (everywhere + turn[row]) % size]
+            logits = self.attention[(everywhere + turn[row])[:, None] % size, (everywhere + turn[row]) % size]
             seen = torch.isin(everywhere, keys[real]) if ask.statistics.norm == "local" else valid[row]
-            matrix = logits.masked_fill(~seen, -torch.inf).softmax(-1)[:, keys] * real
-            matrices.append(matrix if ask.statistics.diag else matrix * (queries[:, None] != keys))
-        together = torch.stack(matrices)
-        return (together * ask.counted[..., None]).sum(1), together if ask.statistics.pairwise else None
+            whole = logits.masked_fill(~seen, -torch.inf).softmax(-1)
+            matrix = whole[queries][:, keys] * real
+            matrix = matrix if ask.statistics.diag else matrix * (queries[:, None] != keys)
+            found["columns"].append((matrix * ask.counted[k, :, None]).sum(0))
+            if ask.statistics.pairwise:
+                found["pairwise"].append(matrix)
+            if ask.everyone is not None:
+                found["sinks"].append(whole[ask.everyone[k]].mean(0)[keys] * real)
+            if ask.known is not None:
+                found["known_mass"].append((whole[queries] * ask.known[k]).sum(1))
+        return {name: torch.stack(values) for name, values in found.items() if values}
 
 
 def one_hot(tokens: Sequence[int], vocab: int, strength: float = 1e4) -> Tensor:

@@ -6,6 +6,7 @@ Slow twin: the stock model with ``attn_implementation="eager"`` and ``output_att
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import attn_sampler as ats
 from attn_sampler import Engine, attention
 from attn_sampler.attention import AttentionAsk, Collector
-from attn_sampler.errors import AttnSamplerError
+from attn_sampler.errors import AttnSamplerError, InvalidInputError
 from attn_sampler.models import FAMILIES
 from attn_sampler.models.adapter import TransformersModel
 from attn_sampler.models.seam import Ask
@@ -169,6 +170,51 @@ def test_asking_does_not_change_the_logits(case: Case) -> None:
         assert without.columns is None
         assert without.pairwise is None
         torch.testing.assert_close(with_statistics.logits, without.logits, atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=40)
+@given(shapes(), st.integers(0, 2**31))
+def test_sinks_and_known_mass_equal_eager_attention(case: Case, seed: int) -> None:
+    """Each column's mean over all queries that exist, and each query's mass on chosen keys; chunks of 64 queries and fewer."""
+    layers, heads, kv_heads, ids, valid, _ = case
+    model, eager = models(layers, heads, kv_heads)
+    if seed % 2:  # longer than one chunk
+        ids, valid = ids.repeat(1, 3)[:, :100], valid.repeat(1, 3)[:, :100]
+    full = eager_attention(eager, ids, valid).double().mean((0, 2))
+    known = valid & (torch.rand(valid.shape, generator=torch.Generator().manual_seed(seed)) < 0.5)
+    for ask in asks_of(case):
+        if ask.statistics.norm == "local":
+            continue
+        wanted = Attention(norm="global", sinks=True, known_mass=True)
+        ask = replace(ask, statistics=wanted, everyone=valid[ask.rows], known=known[ask.rows])
+        (got,) = ask_model(model, ids, valid, [ask])
+        for k, row in enumerate(ask.rows.tolist()):
+            sinks = full[row][valid[row]].mean(0)[ask.keys[k]] * ask.real[k]
+            torch.testing.assert_close(got.sinks[k].double(), sinks, atol=1e-5, rtol=0)
+            mass = full[row][ask.queries[k]][:, known[row]].sum(1)
+            torch.testing.assert_close(got.known_mass[k].double(), mass, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "layers", "want"),
+    [
+        ({"last": 4}, 28, (24, 25, 26, 27)),
+        ({"last": 4}, 2, (0, 1)),
+        ({"span": (0.7, 1.0)}, 32, tuple(range(22, 32))),
+        ({"span": (7 / 32, 8 / 32)}, 32, (7,)),
+        ({"span": (7 / 32, 8 / 32)}, 1, (0,)),
+        ({"span": (0.0, 1.0)}, 3, (0, 1, 2)),
+        ({"layers": (1,)}, 3, (1,)),
+        ({}, 3, None),
+    ],
+)
+def test_layers_by_depth(wanted: dict[str, Any], layers: int, want: tuple[int, ...] | None) -> None:
+    assert Attention(norm="global", **wanted).of_depth(layers).layers == want
+
+
+def test_sinks_are_of_the_true_attention() -> None:
+    with pytest.raises(InvalidInputError, match="global"):
+        Attention(norm="local", sinks=True)
 
 
 @pytest.mark.parametrize("device", DEVICES)

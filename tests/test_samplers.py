@@ -34,7 +34,9 @@ every_config = pytest.mark.parametrize(("name", "options"), CONFIGS, ids=IDS)
 
 def engine(seed: int, *, moving: bool = True) -> Engine:
     attention = random_table(seed + 1, TABLE, TABLE, 2.0)
-    return Engine(TableModel(random_table(seed, TABLE, VOCAB), mask_id=MASK, moving=moving, attention=attention))
+    unseen = random_table(seed + 2, TABLE, VOCAB)
+    model = TableModel(random_table(seed, TABLE, VOCAB), mask_id=MASK, moving=moving, attention=attention, unseen=unseen)
+    return Engine(model)
 
 
 Row = tuple[list[int], int, int, int | None, int]

@@ -8,9 +8,9 @@ float32 as the forward pass goes. ``norm="local"`` needs no log-sum-exp at all. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor, distributed, nn
 from attn_sampler.errors import AttnSamplerError
 from attn_sampler.seam import Attention
 
-__all__ = ["IMPLEMENTATION", "AttentionAsk", "Collector", "register"]
+__all__ = ["IMPLEMENTATION", "AttentionAsk", "Collector", "Statistics", "register"]
 
 IMPLEMENTATION = "attn_sampler"
 """The name under which the attention function is registered with transformers."""
@@ -38,6 +38,8 @@ class AttentionAsk:
         keys: key positions, as indices along the model's key axis.
         real: keys that exist (the others are padding of the window).
         first: position of each row's first query; None where the query axis is the last stretch of the key axis.
+        everyone: queries that exist, along the model's query axis, for ``sinks``.
+        known: keys that hold a token, along the model's key axis, for ``known_mass``.
     """
 
     statistics: Attention
@@ -47,6 +49,17 @@ class AttentionAsk:
     keys: Int[Tensor, "some width"]
     real: Bool[Tensor, "some width"]
     first: Int[Tensor, " some"] | None = None
+    everyone: Bool[Tensor, "some every"] | None = None
+    known: Bool[Tensor, "some length"] | None = None
+
+
+class Statistics(NamedTuple):
+    """What one `AttentionAsk` gets: means over the layers and heads, None where not asked for."""
+
+    columns: Float[Tensor, "some width"]
+    pairwise: Float[Tensor, "some queries width"] | None
+    sinks: Float[Tensor, "some width"] | None
+    known_mass: Float[Tensor, "some queries"] | None
 
 
 class Collector:
@@ -60,8 +73,7 @@ class Collector:
     def __init__(self, asks: Sequence[AttentionAsk], group: Any | None = None) -> None:
         self.asks, self.group = asks, group
         self.parts, self.part = (1, 0) if group is None else (distributed.get_world_size(group), distributed.get_rank(group))
-        self._columns: list[Tensor | None] = [None] * len(asks)
-        self._pairwise: list[Tensor | None] = [None] * len(asks)
+        self._sums: list[dict[str, Tensor]] = [{} for _ in asks]
         self._layers = [0] * len(asks)
 
     def _active(self, layer: int) -> list[int]:
@@ -81,26 +93,49 @@ class Collector:
     ) -> None:
         """Take one layer's queries and keys (after rotary embedding, key heads not repeated)."""
         for i in self._active(layer):
-            ask = self.asks[i]
-            matrix = window_attention(ask, query, key, bias, scale, log_sum_exp, self.part, self.parts)
-            column = torch.einsum("rqk,rq->rk", matrix, ask.counted.to(matrix.dtype))
-            held = self._columns[i]
-            self._columns[i] = column if held is None else held + column
+            ask, sums = self.asks[i], self._sums[i]
+
+            def matrix(ask: AttentionAsk) -> Float[Tensor, "some asked width"]:
+                return window_attention(ask, query, key, bias, scale, log_sum_exp, self.part, self.parts)
+
+            window = matrix(ask)
+            new = {"columns": torch.einsum("rqk,rq->rk", window, ask.counted.to(window.dtype))}
             if ask.statistics.pairwise:
-                held = self._pairwise[i]
-                self._pairwise[i] = matrix if held is None else held + matrix
+                new["pairwise"] = window
+            if ask.everyone is not None:
+                new["sinks"] = _mean_over_queries(ask, ask.everyone[:, : query.shape[2]], matrix)
+            if ask.known is not None:
+                everywhere = torch.arange(ask.known.shape[1], device=key.device).expand_as(ask.known)
+                new["known_mass"] = matrix(replace(ask, keys=everywhere, real=ask.known)).sum(-1)
+            for name, value in new.items():
+                sums[name] = sums[name] + value if name in sums else value
             self._layers[i] += 1
 
-    def result(self, i: int) -> tuple[Float[Tensor, "some width"], Float[Tensor, "some queries width"] | None]:
-        """Column sums, and the matrix where asked for: means over the layers seen and the heads of all processes."""
-        column, matrix = self._columns[i], self._pairwise[i]
-        if column is None:
+    def result(self, i: int) -> Statistics:
+        """The statistics of one ask: means over the layers seen and the heads of all processes."""
+        sums = self._sums[i]
+        if not sums:
             raise AttnSamplerError("the model ran no layer through the attention hook; was its implementation changed?")
         if self.parts > 1:
-            distributed.all_reduce(column, group=self.group)
-            if matrix is not None:
-                distributed.all_reduce(matrix, group=self.group)
-        return column / self._layers[i], None if matrix is None else matrix / self._layers[i]
+            for value in sums.values():
+                distributed.all_reduce(value, group=self.group)
+        means = {name: value / self._layers[i] for name, value in sums.items()}
+        return Statistics(means["columns"], means.get("pairwise"), means.get("sinks"), means.get("known_mass"))
+
+
+def _mean_over_queries(
+    ask: AttentionAsk,
+    everyone: Bool[Tensor, "some every"],
+    matrix: Callable[[AttentionAsk], Float[Tensor, "some asked width"]],
+    chunk: int = 64,
+) -> Float[Tensor, "some width"]:
+    """Mean of each asked column over all query rows that exist, ``chunk`` rows at a time."""
+    total = torch.zeros(ask.keys.shape, device=ask.keys.device)
+    for low in range(0, everyone.shape[1], chunk):
+        there = everyone[:, low : low + chunk]
+        queries = torch.arange(low, low + there.shape[1], device=ask.keys.device).expand_as(there)
+        total += torch.einsum("rqk,rq->rk", matrix(replace(ask, queries=queries, counted=there)), there.float())
+    return total / everyone.sum(1, keepdim=True)
 
 
 def window_attention(

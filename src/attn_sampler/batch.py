@@ -23,7 +23,7 @@ from attn_sampler.canvas import Canvas
 from attn_sampler.models.seam import Ask, Model, Prediction
 from attn_sampler.params import POLICIES, SamplingParams
 from attn_sampler.propose import Choice, Proposal, propose
-from attn_sampler.seam import Memory, Sampler, Selection, Window
+from attn_sampler.seam import EarlyExit, Memory, Needs, Sampler, Selection, Window
 
 __all__ = ["Batch", "Outcome", "Report"]
 
@@ -52,6 +52,7 @@ class RowState:
     opening: Bool[Tensor, " rows"]  # this step writes the block's first position only
     opened: Bool[Tensor, " rows"]  # the active block's first step did
     held: Bool[Tensor, " rows"]  # the sampler is not done with the active block
+    planned: Int[Tensor, " rows"]  # forwards of the whole row: its budget, or one per mask
     computed: Int[Tensor, " rows"]  # positions before it have their final keys and values in the slots
 
     def rows(self, index: Int[Tensor, " kept"]) -> RowState:
@@ -86,12 +87,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Asked:
-    """One group's question to the model: its rows, its sampler, and where it looks."""
+    """One group's question to the model: its rows, its sampler or early exit, and where it looks."""
 
-    sampler: Sampler
+    owner: Sampler | EarlyExit
+    rows: tuple[int, ...]
     index: Int[Tensor, " some"]
     positions: Int[Tensor, "some width"]
     candidates: Bool[Tensor, "some width"]
+    in_block: Bool[Tensor, "some width"]
     revisable: Bool[Tensor, "some width"] | None  # for samplers that revise
     windows_left: Int[Tensor, " some"]  # of the active block, this one included
     choice: Choice
@@ -106,7 +109,8 @@ class Batch:
         numbers: the engine's number of each row.
         params: each row's parameters.
         lengths: each row's block length.
-        memories: sampler → (rows it belongs to, what the sampler asked to be kept).
+        groups: samplers and early exits, each with its rows.
+        memories: sampler or exit → (rows it belongs to, what it asked to be kept).
     """
 
     numbers: tuple[int, ...]
@@ -115,8 +119,8 @@ class Batch:
     state: RowState
     lengths: tuple[int, ...]
     spans: tuple[int, ...]  # answer length of each row, on the Python side
-    groups: tuple[tuple[Sampler, tuple[int, ...]], ...]
-    memories: Mapping[Sampler, tuple[tuple[int, ...], Memory]]
+    groups: tuple[tuple[Sampler | EarlyExit, tuple[int, ...]], ...]
+    memories: Mapping[Sampler | EarlyExit, tuple[tuple[int, ...], Memory]]
     slots: Slots | None = None
 
     @classmethod
@@ -142,6 +146,7 @@ class Batch:
 
         counts = _block_counts(canvas, column(lengths, torch.long)).tolist()
         budgets = [0 if p.steps is None else p.steps // n for p, n in zip(params, counts, strict=True)]
+        masks = canvas.masked.sum(1)
         zeros, never = column([0] * len(params), torch.long), column([0] * len(params), torch.bool)
         state = RowState(
             column(lengths, torch.long),
@@ -164,6 +169,7 @@ class Batch:
             opening=never,
             opened=never,
             held=never,
+            planned=torch.where(column(budgets, torch.long) > 0, column([p.steps or 0 for p in params], torch.long), masks),
             computed=zeros,
         )
         spans = tuple((canvas.end - canvas.start).tolist())
@@ -200,26 +206,36 @@ class Batch:
     def advance(self, model: Model) -> Outcome:
         """Run the model once and let every row's sampler commit."""
         batch = self._enter_blocks(model)
-        asked = [batch._ask(sampler, rows, model) for sampler, rows in self.groups]
-        predictions = batch._predict(model, asked)
+        asked = [batch._ask(owner, rows, model) for owner, rows in self.groups]
+        answers = [(q, p, batch._propose(model, q, p)) for q, p in zip(asked, batch._predict(model, asked), strict=True)]
         canvas, memories, parts = batch.canvas, {}, []
-        held = torch.zeros_like(batch.state.held)
-        for question, prediction in zip(asked, predictions, strict=True):
-            proposal = batch._propose(model, question, prediction)
-            selection = batch._select(question, prediction, proposal)
+        held, leaving = torch.zeros_like(batch.state.held), torch.zeros_like(batch.state.held)
+        for question, prediction, proposal in answers:
+            if isinstance(question.owner, EarlyExit):
+                out = question.owner.test(*batch._window(question, prediction, proposal))
+                leaving[question.index] = out.now
+                memories[question.owner] = (tuple(self.numbers[i] for i in question.rows), out.memory)
+                write = question.candidates & out.now[:, None]
+                canvas = canvases.commit(canvas, question.index, question.positions, proposal.tokens, write)
+                parts.append((question, proposal, Selection(write, proposal.confidence), write))
+        for question, prediction, proposal in answers:
+            if isinstance(question.owner, EarlyExit):
+                continue
+            selection = question.owner.select(*batch._window(question, prediction, proposal))
+            written = selection.proposal or proposal
+            stays = ~leaving[question.index, None]
             write = selection.commit & question.candidates
             if question.revisable is not None and selection.rewrite is not None:
                 write = write | (selection.rewrite & question.revisable)
             if selection.hold is not None:
-                held[question.index] = selection.hold
-            canvas = canvases.commit(canvas, question.index, question.positions, proposal.tokens, write)
+                held[question.index] = selection.hold & stays[:, 0]
+            canvas = canvases.commit(canvas, question.index, question.positions, written.tokens, write & stays)
             if question.revisable is not None and selection.remask is not None:
-                again = selection.remask & question.revisable
+                again = selection.remask & question.revisable & stays
                 canvas = canvases.remask(canvas, question.index, question.positions, again, model.mask_id)
-            if selection.memory:
-                numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
-                memories[question.sampler] = (numbers, selection.memory)
-            parts.append((question, proposal, selection, write))
+            memories[question.owner] = (tuple(self.numbers[i] for i in question.rows), selection.memory)
+            parts.append((question, written, selection, write))
+        memories = {owner: kept for owner, kept in memories.items() if kept[1]}
         state = replace(
             batch.state,
             forward=batch.state.forward + 1,
@@ -228,7 +244,7 @@ class Batch:
             held=held,
             computed=torch.maximum(batch.state.computed, batch.state.block_low),
         )
-        report, faults = batch._report(canvas, state, parts)
+        report, faults = batch._report(canvas, state, parts, leaving)
         return Outcome(replace(batch, canvas=canvas, state=state, memories=memories), report, faults)
 
     def _enter_blocks(self, model: Model) -> Batch:
@@ -275,9 +291,10 @@ class Batch:
         owed = torch.where(steps - state.step_in_block <= question.windows_left, full, owed)
         return torch.where(state.steps_per_block > 0, owed, 1).clamp(min=1)
 
-    def _ask(self, sampler: Sampler, rows: tuple[int, ...], model: Model) -> Asked:
+    def _ask(self, owner: Sampler | EarlyExit, rows: tuple[int, ...], model: Model) -> Asked:
         """Where one group looks: its window, the candidates in it, the attention statistics."""
-        needs, canvas = sampler.needs, self.canvas
+        needs = Needs(scope="answer") if isinstance(owner, EarlyExit) else owner.needs
+        canvas = self.canvas
         index = torch.tensor(rows, device=canvas.ids.device)
         start, end, low = canvas.start[index], canvas.end[index], self.state.block_low[index]
         length = max(self.lengths[i] for i in rows)
@@ -287,6 +304,8 @@ class Batch:
         if needs.scope == "answer":
             seen = end if model.block_length is None else high  # a block-causal model computes nothing after the active block
             positions, real = blocks.span_positions(start, seen, max(self.spans[i] for i in rows))
+        elif needs.scope == "canvas":
+            positions, real = blocks.span_positions(torch.zeros_like(low), high, int(high.max()))
         elif needs.cut == "leftmost":
             positions, real = blocks.leftmost_masked(canvas, index, low, high, width)
             windows_left = -(-self.state.block_left[index] // width)
@@ -296,22 +315,32 @@ class Batch:
             positions, real = blocks.span_positions(*bounds, width)
             windows_left = -(-(high - bounds[0]) // width)
         masked = canvas.masked[index[:, None], positions] & real
-        inside = (positions >= low[:, None]) & (positions < high[:, None])
+        inside = (positions >= low[:, None]) & (positions < high[:, None]) & real
         candidates = masked & inside
         candidates &= (positions == low[:, None]) | ~self.state.opening[index, None]
+        if isinstance(owner, EarlyExit):
+            inside, candidates = real, masked
         statistics = None
         if needs.attention is not None:
-            queries, counted = positions, masked if needs.attention.rows == "masked" else real
-            if needs.attention.rows == "block":
+            wanted = needs.attention.of_depth(model.num_layers)
+            queries, counted = positions, masked if wanted.rows == "masked" else real
+            if wanted.rows == "block":
                 queries, counted = blocks.span_positions(low, high, length)
-            statistics = AttentionAsk(needs.attention, index, queries, counted, positions, real)
+            everyone = known = None
+            if wanted.sinks:
+                last = end if model.block_length is None else high
+                everyone = torch.arange(canvas.ids.shape[1], device=low.device) < last[:, None]
+            if wanted.known_mass:
+                known = canvas.valid[index] & ~canvas.masked[index]
+            statistics = AttentionAsk(wanted, index, queries, counted, positions, real, None, everyone, known)
         revisable = None
         if needs.revises:
-            revisable = inside & real & ~masked & ~canvas.given[index[:, None], positions]
+            revisable = inside & ~masked & ~canvas.given[index[:, None], positions]
             if model.shift:  # what was written alone stays: the row that predicts it does not run again
                 revisable &= (positions != low[:, None]) | ~self._apart(model)[index, None]
-        ask = Ask(index, positions, statistics)
-        return Asked(sampler, index, positions, candidates, revisable, windows_left, self._choice(index, rows), ask)
+        ask = Ask(index, positions, statistics, inside if needs.leave_one_out else None)
+        choice = self._choice(index, rows)
+        return Asked(owner, rows, index, positions, candidates, inside, revisable, windows_left, choice, ask)
 
     def _predict(self, model: Model, asked: Sequence[Asked]) -> list[Prediction]:
         """One forward pass; rows with guidance ride along a second time with their given tokens masked."""
@@ -324,8 +353,8 @@ class Batch:
             extra = torch.tensor(guided, device=ids.device)
             ids = torch.cat([ids, ids[extra].masked_fill(canvas.given[extra], model.mask_id)])
             valid = torch.cat([valid, valid[extra]])
-            for question, (_, rows) in zip(asked, self.groups, strict=True):
-                twins = torch.tensor([place.get(i, i) for i in rows], device=ids.device)
+            for question in asked:
+                twins = torch.tensor([place.get(i, i) for i in question.rows], device=ids.device)
                 asks.append(Ask(twins, question.positions))
         valid = valid if len(set(self._lengths())) > 1 else None
         if self.slots is None:
@@ -368,7 +397,7 @@ class Batch:
     def _propose(self, model: Model, question: Asked, prediction: Prediction) -> Proposal:
         """Tokens and confidences of one group; the mask id can never be proposed."""
         state = self.state.rows(question.index)
-        rows = [self.params[i] for i in question.index.tolist()]
+        rows = [self.params[i] for i in question.rows]
         banned = torch.zeros(len(rows), prediction.logits.shape[-1], device=model.device)
         banned[:, model.mask_id] = -torch.inf
         if model.eos_ids:
@@ -387,31 +416,43 @@ class Batch:
             samples=any(p.temperature > 0 for p in params), filters=any(p.top_p < 1 or p.top_k > 0 for p in params),
         )  # fmt: skip
 
-    def _select(self, question: Asked, prediction: Prediction, proposal: Proposal) -> Selection:
+    def _window(self, question: Asked, prediction: Prediction, proposal: Proposal) -> tuple[Window, Memory]:
+        """What the owner of a question sees, and what it remembers."""
         state = self.state.rows(question.index)
+        steps = torch.where(state.steps_per_block > 0, state.steps_per_block, state.block_masked)
+        current = self.canvas.ids[question.index[:, None], question.positions]
+        unseen = None
+        if prediction.unseen is not None:
+            unseen = prediction.unseen.float().softmax(-1).gather(-1, current[..., None])[..., 0]
         window = Window(
-            question.positions, question.candidates, proposal, self._quota(question), state.step_in_block,
-            state.seed, state.forward, prediction.columns, prediction.pairwise,
-            None if question.revisable is None else self.canvas.ids[question.index[:, None], question.positions],
-            question.revisable, torch.where(state.steps_per_block > 0, state.steps_per_block, state.block_masked),
-            question.choice,
+            question.positions, question.candidates, proposal, self._quota(question), state.step_in_block, state.seed,
+            state.forward, prediction.columns, prediction.pairwise, current, question.revisable,
+            state.planned if isinstance(question.owner, EarlyExit) else steps, question.choice, prediction.sinks,
+            prediction.known_mass, unseen, state.block_masked, question.in_block,
         )  # fmt: skip
-        numbers = tuple(self.numbers[i] for i in dict(self.groups)[question.sampler])
-        owners, memory = self.memories.get(question.sampler, ((), {}))
+        numbers = tuple(self.numbers[i] for i in question.rows)
+        owners, memory = self.memories.get(question.owner, ((), {}))
         if memory and owners != numbers:
             memory = {name: _realign(value, owners, numbers) for name, value in memory.items()}
         width = question.positions.shape[1]
-        memory = {name: _resize(value, width) for name, value in memory.items()}
-        return question.sampler.select(window, memory)
+        return window, {name: _resize(value, width) for name, value in memory.items()}
 
     def _report(
-        self, canvas: Canvas, state: RowState, parts: Sequence[tuple[Asked, Proposal, Selection, Tensor]]
+        self,
+        canvas: Canvas,
+        state: RowState,
+        parts: Sequence[tuple[Asked, Proposal, Selection, Tensor]],
+        leaving: Bool[Tensor, " rows"],
     ) -> tuple[Report, dict[int, tuple[str, str]]]:
-        """Everything that leaves the device, in one place; and which rows went wrong."""
+        """Everything that leaves the device, in one place; and which rows went wrong.
+
+        Of a row that leaves early its exit's part counts, of all others the sampler's.
+        """
         n = len(self.numbers)
         rows: dict[str, list[Any]] = {f.name: [None] * n for f in fields(Report)}
         faults: dict[int, tuple[str, str]] = {}
         settled = canvases.settled(canvas)
+        gone = leaving.tolist()
         for question, proposal, selection, written in parts:
             if question.revisable is not None:
                 index, low = question.index, state.block_low[question.index]
@@ -426,15 +467,17 @@ class Batch:
             idle = (idle if selection.hold is None else idle & ~selection.hold).tolist()
             broken = proposal.confidence.isnan().any(1).tolist()
             lists = {name: value.tolist() for name, value in values.items()}
-            for k, i in enumerate(question.index.tolist()):
-                for name in values:
-                    rows[name][i] = lists[name][k]
-                name = question.sampler.name
+            exiting = isinstance(question.owner, EarlyExit)
+            for k, i in enumerate(question.rows):
+                if exiting == gone[i]:
+                    for name in values:
+                        rows[name][i] = lists[name][k]
+                name = question.owner.name
                 if broken[k]:
                     faults[self.numbers[i]] = ("model", "the model's logits hold NaN (or nothing but -inf)")
                 elif stray[k]:
                     faults[self.numbers[i]] = ("sampler", f"{name} committed positions that are no candidates")
-                elif idle[k]:
+                elif idle[k] and not exiting:
                     faults[self.numbers[i]] = ("sampler", f"{name} committed nothing although there were candidates")
         ends = canvas.end.tolist()
         ids, flags = canvas.ids.tolist(), canvas.masked.tolist()
@@ -453,11 +496,13 @@ def _block_counts(canvas: Canvas, block_length: Int[Tensor, " rows"]) -> Int[Ten
     return (block[:, 1:] > block[:, :-1]).sum(1) + (block[:, 0] >= 0).long()
 
 
-def _group(params: Sequence[SamplingParams]) -> tuple[tuple[Sampler, tuple[int, ...]], ...]:
-    groups: dict[Sampler, list[int]] = {}
+def _group(params: Sequence[SamplingParams]) -> tuple[tuple[Sampler | EarlyExit, tuple[int, ...]], ...]:
+    groups: dict[Sampler | EarlyExit, list[int]] = {}
     for i, p in enumerate(params):
         groups.setdefault(p.sampler, []).append(i)
-    return tuple((sampler, tuple(rows)) for sampler, rows in groups.items())
+        if p.early_exit is not None:
+            groups.setdefault(p.early_exit, []).append(i)
+    return tuple((owner, tuple(rows)) for owner, rows in groups.items())
 
 
 def _realign(value: Tensor, owners: tuple[int, ...], numbers: tuple[int, ...]) -> Tensor:

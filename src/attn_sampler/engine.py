@@ -217,7 +217,7 @@ class Engine:
     def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool, cut: int) -> Row:
         self._check_length(len(ids) - sum(masked), sum(masked))
         transcript = Transcript(None if self.tokenizer is None else self._decode, params.stop)
-        block_length, cache = self._blocks(params)
+        block_length, cache = self._blocks(params, len(ids) - masked.index(True))
         aligned = self.model.block_length is not None
         row = Row(params, ids, masked, shown, cut, ends, aligned, transcript, block_length, cache)
         if row.start < self.model.shift:
@@ -239,13 +239,26 @@ class Engine:
             for name, indices, size in limits:
                 if indices is not None and max(indices) >= size:
                     raise InvalidInputError(name, indices, f"this model has {size}: give indices from 0 to {size - 1}")
+        if params.sampler.needs.leave_one_out:
+            if not self.model.shadows:
+                remedy = "it needs a decoder with full attention that predicts each position from its own row"
+                raise InvalidInputError("sampler", params.sampler.name, remedy)
+            if params.cfg_scale > 0:
+                remedy = f"{params.sampler.name} does not work with guidance: give 0"
+                raise InvalidInputError("cfg_scale", params.cfg_scale, remedy)
+        if params.early_exit is not None and self.model.block_length is not None:
+            remedy = "it fills the whole answer at once, and a block-causal model sees nothing after the active block: give None"
+            raise InvalidInputError("early_exit", params.early_exit.name, remedy)
         if params.stop and self.tokenizer is None:
             raise InvalidInputError("stop", params.stop, "this checkpoint has no tokenizer, so there is no text to search")
         return row
 
-    def _blocks(self, params: SamplingParams) -> tuple[int, str]:
-        """Block length and cache policy of a row: its own, or what suits the model."""
+    def _blocks(self, params: SamplingParams, span: int) -> tuple[int, str]:
+        """Block length and cache policy of a row: its own, or what suits the model and the ``span`` from its first mask on."""
         own, wanted, cache = self.model.block_length, params.block_length, params.cache
+        needs = params.sampler.needs
+        whole = needs.one_block and params.block_length is None
+        default = own or (span if whole else params.positions_per_block)
         if own is None:
             if cache in ("block", "sub-block"):
                 remedy = 'it needs a block-causal model; this one has full attention: give "none", "prefix" or "dual"'
@@ -259,14 +272,13 @@ class Engine:
             if cache is None and self.model.caches and params.cfg_scale == 0:
                 cache = "block"
         if cache not in (None, "none"):
-            needs = params.sampler.needs
             if not self.model.caches:
                 raise InvalidInputError("cache", cache, 'this model has no KV cache: give "none"')
-            if needs.scope == "answer":
+            if needs.scope != "block" or needs.leave_one_out or (needs.attention is not None and needs.attention.sinks):
                 if params.cache is None:
-                    return own or params.positions_per_block, "none"
+                    return default, "none"
                 raise InvalidInputError(
-                    "cache", cache, f'{params.sampler.name} looks at the whole answer in every pass: give "none"'
+                    "cache", cache, f'{params.sampler.name} looks beyond the active block in every pass: give "none"'
                 )
             if cache == "sub-block" and needs.revises:
                 raise InvalidInputError("cache", cache, f'{params.sampler.name} revises the whole block: give "block"')
@@ -274,7 +286,7 @@ class Engine:
                 raise InvalidInputError(
                     "rows", "block", 'with cache="sub-block" only the sub-block is computed: give "all" or "masked"'
                 )
-        return own or params.positions_per_block, cache or "none"
+        return default, cache or "none"
 
     def _decode(self, ids: list[int]) -> str:
         assert self.tokenizer is not None

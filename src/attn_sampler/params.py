@@ -7,9 +7,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from attn_sampler import samplers
+from attn_sampler import exits, samplers
 from attn_sampler.errors import InvalidInputError, UnknownNameError, check_choice, check_number
-from attn_sampler.seam import Sampler
+from attn_sampler.seam import EarlyExit, Sampler
 
 __all__ = ["SamplingParams"]
 
@@ -42,6 +42,8 @@ class SamplingParams:
         cache: KV cache policy (`attn_sampler.cache`): ``"none"``, ``"block"``, ``"sub-block"``, ``"prefix"`` or ``"dual"``. None:
             ``"block"`` for a block-causal model, where it is exact, ``"none"`` for the others.
         refresh_every: forward passes within a block after which ``"prefix"`` and ``"dual"`` compute the whole canvas again.
+        early_exit: a test beside the sampler that may fill all masks at once: a name (``"prophet"``), a name with options
+            (``"sched:mode=linear,high=6"``) or an `attn_sampler.seam.EarlyExit`.
     """
 
     sampler: Sampler
@@ -59,6 +61,7 @@ class SamplingParams:
     confidence_eos_eot_inf: bool
     cache: str | None
     refresh_every: int | None
+    early_exit: EarlyExit | None
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class SamplingParams:
         confidence_eos_eot_inf: bool = False,
         cache: str | None = None,
         refresh_every: int | None = None,
+        early_exit: str | EarlyExit | None = None,
         **options: Any,
     ) -> None:
         own = {f.name for f in dataclasses.fields(SamplingParams)}
@@ -113,6 +117,9 @@ class SamplingParams:
                 raise InvalidInputError("refresh_every", refresh_every, 'only cache="prefix" and cache="dual" grow stale')
         if cfg_scale > 0 and cache not in (None, "none"):
             raise InvalidInputError("cache", cache, 'guidance (cfg_scale) works with cache="none" only')
+        leaves = None if early_exit is None else exits.build(early_exit)
+        if leaves is not None and cache not in (None, "none"):
+            raise InvalidInputError("cache", cache, 'an early exit looks at the whole answer in every pass: give "none"')
         stops = (stop,) if isinstance(stop, str) else stop
         if not isinstance(stops, (tuple, list)) or not all(isinstance(text, str) and text for text in stops):
             raise InvalidInputError("stop", stop, "give a string or a list of strings, none of them empty")
@@ -122,6 +129,7 @@ class SamplingParams:
             "seed": secrets.randbits(63) if seed is None else seed, "stop": tuple(stops), "ignore_eos": ignore_eos,
             "cfg_scale": float(cfg_scale), "logits_eos_inf": logits_eos_inf,
             "confidence_eos_eot_inf": confidence_eos_eot_inf, "cache": cache, "refresh_every": refresh_every,
+            "early_exit": leaves,
         }  # fmt: skip
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -129,11 +137,15 @@ class SamplingParams:
     @property
     def positions_per_block(self) -> int:
         """`block_length`, or its default."""
-        return min(BLOCK_LENGTH, self.max_new_tokens) if self.block_length is None else self.block_length
+        if self.block_length is not None:
+            return self.block_length
+        return self.max_new_tokens if self.sampler.needs.one_block else min(BLOCK_LENGTH, self.max_new_tokens)
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain JSON types, the sampler as its name with its options beside it."""
         out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if self.early_exit is not None:
+            out["early_exit"] = {"name": self.early_exit.name, "options": dataclasses.asdict(self.early_exit)}  # type: ignore[call-overload]
         return out | {"sampler": self.sampler.name, "options": dataclasses.asdict(self.sampler), "stop": list(self.stop)}  # type: ignore[call-overload]
 
 

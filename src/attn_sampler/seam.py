@@ -14,6 +14,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from attn_sampler.errors import InvalidInputError
 from attn_sampler.propose import Choice, Proposal
 
 __all__ = ["Attention", "EarlyExit", "Exit", "Memory", "Needs", "Sampler", "Selection", "Window"]
@@ -53,6 +54,10 @@ class Attention:
     sinks: bool = False
     known_mass: bool = False
 
+    def __post_init__(self) -> None:
+        if self.norm == "local" and (self.sinks or self.known_mass):
+            raise InvalidInputError("norm", self.norm, 'sinks and known_mass are of the true attention: give "global"')
+
     def of_depth(self, num_layers: int) -> Attention:
         """These statistics with ``last`` or ``span`` spelt out as the ``layers`` of a model of that many."""
         if self.last is not None:
@@ -78,7 +83,8 @@ class Needs:
         attention: statistics wanted, None for none (the model then runs its plain fused kernel).
         revises: it may overwrite or mask again what it committed in the active block; nothing of a block is settled before the
             block is finished.
-        leave_one_out: wants, beside the proposals, a prediction of each position that does not see the token standing there.
+        leave_one_out: wants, beside the proposals, a prediction of each position that does not attend to the token standing there
+            (tokens that do are still seen).
         one_block: the method has no blocks: the whole answer is one, unless the row asks for a ``block_length``.
     """
 
@@ -108,7 +114,7 @@ class Window:
         known_mass: share of each query's attention on unmasked positions, where asked for; queries as in ``pairwise``.
         current: the token that stands at each position.
         revisable: for samplers that revise: which positions were committed in the active block (given tokens never are).
-        leave_one_out: probability of the standing token in a prediction that does not see it, where asked for.
+        leave_one_out: probability of the standing token in a prediction that does not attend to it, where asked for.
         steps: forwards planned for the active block: the row's budget, or one per mask that the block began with.
         block_masked: masks that the active block began with.
         in_block: positions of the active block (others: beyond the row's own width, or outside where the scope is wider).
@@ -192,7 +198,7 @@ class EarlyExit(Protocol):
     """A test beside any sampler: is the rest of the answer clear enough to be written at once?
 
     Implementations are frozen dataclasses whose fields are their options. The window is the whole answer; its ``steps`` are the
-    forwards planned for the row, its ``candidates`` all masks that are left.
+    forwards planned for the row, its ``candidates`` all masks that are left, its ``in_block`` the whole answer.
     """
 
     name: ClassVar[str]

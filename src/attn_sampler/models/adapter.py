@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -41,6 +42,7 @@ class TransformersModel:
         self.shift = int(family.shifted)
         self.caches = net.config.model_type not in ENCODERS
         self.block_length = block_length
+        self.shadows = self.caches and block_length is None and not family.shifted
         self.group = group  # processes over which the heads are spread
         self.mask_id, self.eos_ids, self.pad_id = mask_id, eos_ids, pad_id
         config = net.config
@@ -94,20 +96,27 @@ class TransformersModel:
         ids: Int[Tensor, "rows length"],
         valid: Bool[Tensor, "rows length"] | None,
         stretch: Stretch,
+        shadow: Shadow | None,
         collector: Collector | None,
     ) -> Float[Tensor, "rows width dim"]:
-        """Final hidden states of a stretch of each row, which sees the keys and values in the slots too."""
+        """Final hidden states of a stretch of each row, which sees the keys and values in the slots too; then of its shadow."""
         positions = stretch.positions
         seen = torch.ones_like(ids, dtype=torch.bool) if valid is None else valid
-        seen = seen[:, None, None]
+        seen = seen[:, None].expand(-1, positions.shape[1], -1)
         if self.block_length is not None:
             block = torch.arange(ids.shape[1], device=ids.device) // self.block_length
-            seen = seen & (positions[:, None, :, None] // self.block_length >= block)
-        past = _Past(stretch.slots, positions, ids.shape[1])
+            seen = seen & (positions[:, :, None] // self.block_length >= block)
+        places, tokens = positions, ids.gather(1, positions)
+        if shadow is not None:  # it stands in slots behind the canvas, for this pass only
+            seen = shadow.joined(seen)
+            behind = ids.shape[1] + torch.arange(shadow.positions.shape[1], device=ids.device).expand_as(shadow.positions)
+            places, positions = torch.cat([places, behind], 1), torch.cat([positions, shadow.positions], 1)
+            tokens = torch.cat([tokens, torch.full_like(shadow.positions, self.mask_id)], 1)
+        past = _Past(stretch.slots, places, seen.shape[2])
         extra: dict[str, Any] = {"position_ids": positions, "past_key_values": past}
         if collector is not None:
             extra["collector"] = collector
-        return self._run(ids.gather(1, positions), self._additive(seen), extra)
+        return self._run(tokens, self._additive(seen[:, None]), extra)
 
     @torch.inference_mode()
     def predict(
@@ -117,22 +126,29 @@ class TransformersModel:
         asks: Sequence[Ask],
         stretch: Stretch | None = None,
     ) -> list[Prediction]:
+        shadow = Shadow.of(asks, ids) if any(ask.unseen is not None for ask in asks) else None
+        if shadow is not None and stretch is None:
+            stretch = Stretch(Slots(), torch.zeros_like(ids[:, 0]), torch.full_like(ids[:, 0], ids.shape[1]), ids.shape[1])
         statistics = [_from(ask.attention, stretch) for ask in asks if ask.attention is not None]
         collector = Collector(statistics, self.group) if statistics else None
-        low = None
+        low, width = None, ids.shape[1]
         if stretch is None:
             hidden = self._hidden(ids, valid, collector)
         else:
-            hidden, low = self._stretched(ids, valid, stretch, collector), stretch.low
+            hidden = self._stretched(ids, valid, stretch, shadow, collector)
+            low, width = stretch.low, stretch.width
         predictions, index = [], 0
         for ask in asks:
             place = ask.positions - self.shift - (0 if low is None else low[ask.rows][:, None])
-            logits = self.family.head(self.net, hidden[ask.rows[:, None], place.clamp(0, hidden.shape[1] - 1)])
-            columns = pairwise = None
+            logits = self.family.head(self.net, hidden[ask.rows[:, None], place.clamp(0, width - 1)])
+            numbers: Sequence[Tensor | None] = ()
             if ask.attention is not None and collector is not None:
-                columns, pairwise = collector.result(index)
+                numbers = collector.result(index)
                 index += 1
-            predictions.append(Prediction(logits, columns, pairwise))
+            unseen = None
+            if ask.unseen is not None:
+                unseen = self.family.head(self.net, hidden[ask.rows, width : width + ask.positions.shape[1]])
+            predictions.append(Prediction(logits, *numbers, unseen=unseen))
         return predictions
 
     @torch.inference_mode()
@@ -144,6 +160,42 @@ class TransformersModel:
         if self.shift:
             hidden = torch.cat([hidden[:, :1], hidden[:, :-1]], 1)
         return self.family.head(self.net, hidden)
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """A second block of masks at the positions that some rows ask about, WINO's leave-one-out prediction (arXiv 2507.18578).
+
+    A shadow token sees the canvas but the token that stands at its own position, and the row's other shadow tokens; no token of
+    the canvas sees it. What it sees of the canvas has itself seen that token, from the second layer on: so do the authors.
+
+    Attributes:
+        positions: where each shadow token stands; those of rows that did not ask mean nothing.
+        real: shadow tokens that others may see.
+    """
+
+    positions: Int[Tensor, "rows shadow"]
+    real: Bool[Tensor, "rows shadow"]
+
+    @classmethod
+    def of(cls, asks: Sequence[Ask], ids: Int[Tensor, "rows length"]) -> Shadow:
+        width = max(ask.positions.shape[1] for ask in asks if ask.unseen is not None)
+        positions = torch.zeros(ids.shape[0], width, dtype=torch.long, device=ids.device)
+        real = torch.zeros_like(positions, dtype=torch.bool)
+        for ask in asks:
+            if ask.unseen is not None:
+                part = torch.arange(ask.positions.shape[1], device=ids.device)
+                positions[ask.rows[:, None], part] = ask.positions
+                real[ask.rows[:, None], part] = ask.unseen
+        return cls(positions, real)
+
+    def joined(self, seen: Bool[Tensor, "rows queries keys"]) -> Bool[Tensor, "rows more_queries more_keys"]:
+        """Who sees whom once the shadow stands behind the canvas, ``seen`` being the canvas' own side of it."""
+        rows, width, keys = seen.shape[0], self.positions.shape[1], seen.shape[2]
+        canvas = seen.any(1)[:, None].expand(rows, width, keys)
+        own = self.positions[:, :, None] == torch.arange(keys, device=seen.device)
+        below = torch.cat([canvas & ~own, self.real[:, None].expand(rows, width, width)], 2)
+        return torch.cat([F.pad(seen, (0, width)), below], 1)
 
 
 class _Past:

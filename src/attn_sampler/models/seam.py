@@ -24,11 +24,13 @@ class Ask:
         rows: rows of the canvas.
         positions: absolute positions; the prediction's entry is for the token *at* that position.
         attention: statistics wanted beside the logits.
+        unseen: entries whose prediction without attention to the token standing there is wanted too (leave one out).
     """
 
     rows: Int[Tensor, " some"]
     positions: Int[Tensor, "some width"]
     attention: AttentionAsk | None = None
+    unseen: Bool[Tensor, "some width"] | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Prediction:
     logits: Float[Tensor, "some width vocab"]
     columns: Float[Tensor, "some width"] | None = None
     pairwise: Float[Tensor, "some queries width"] | None = None
+    sinks: Float[Tensor, "some width"] | None = None
+    known_mass: Float[Tensor, "some queries"] | None = None
+    unseen: Float[Tensor, "some width vocab"] | None = None
 
 
 class Model(Protocol):
@@ -53,6 +58,7 @@ class Model(Protocol):
         block_length: of a block-causal model's attention mask, whose blocks are counted from position 0; None for full attention.
         shift: 1 where the network predicts a position from its left neighbour's row, else 0. (`predict` has undone it.)
         caches: whether `predict` takes a ``stretch``.
+        shadows: whether `predict` answers `Ask.unseen`.
     """
 
     mask_id: int
@@ -65,6 +71,7 @@ class Model(Protocol):
     block_length: int | None
     shift: int
     caches: bool
+    shadows: bool
     device: torch.device
 
     def predict(
