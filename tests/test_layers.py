@@ -20,13 +20,14 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS: dict[str, tuple[str, ...]] = {
     "errors": ("errors",),
     "algorithm": (
-        "canvas", "blocks", "rng", "propose", "seam", "scores", "rules", "options", "samplers", "exits", "params", "orders",
+        "canvas", "blocks", "rng", "propose", "seam", "scores", "rules", "frequencies", "options", "samplers", "exits", "params",
+        "orders",
     ),
     "models": ("attention", "models", "cache"),
     "engine": ("text", "turns", "batch", "engine"),
     "consumers of Steps": ("frames", "trace", "replay", "view", "plots"),
     "edges": ("bench", "evals", "server", "cli"),
-}
+}  # fmt: skip
 LEVEL = {unit: level for level, units in enumerate(LAYERS.values()) for unit in units}
 ORDER = LAYERS["algorithm"]  # the reading order: each imports only what stands before it
 # Third-party packages, and the only units that may import them.

@@ -63,11 +63,12 @@ class Prophet:
         """Positions averaged over."""
         if self.region_start is None or self.region_length is None:
             return window.candidates
-        place = torch.arange(window.positions.shape[1], device=window.positions.device)
-        region = (place >= self.region_start) & (place < self.region_start + self.region_length)
-        return region.expand_as(window.candidates) if window.in_block is None else region & window.in_block
+        place = window.positions - window.positions[:, :1]
+        own = place == torch.arange(place.shape[1], device=place.device)  # others repeat the answer's last position
+        return own & (place >= self.region_start) & (place < self.region_start + self.region_length)
 
     def threshold(self, share: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         """Gap to reach when this share of the forward passes is spent, the present one included."""
         first, second = STAGES
-        return torch.where(share < first, self.early, torch.where(share < second, self.middle, self.late))
+        late = torch.where(share < second, self.middle, torch.full_like(share, self.late))
+        return torch.where(share < first, self.early, late)

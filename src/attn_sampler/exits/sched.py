@@ -62,7 +62,7 @@ class Sched:
         gap = scores.logit_gap(window).double().masked_fill(~masked, 0).sum(1) / left
         best = window.proposal.logits.argmax(-1) + 1  # 0 is a row without memory, whose every token has changed
         changed = ((best != memory.get("best", 0)) & masked).sum(1).double() / left
-        length = masked.shape[1] if window.in_block is None else window.in_block.sum(1)
+        length = window.positions[:, -1] - window.positions[:, 0] + 1
         under_way = 1 - left.double() / length >= self.min_progress
         calm = torch.where(under_way & (changed <= self.max_change_ratio), memory.get("calm", torch.zeros_like(left)) + 1, 0)
         now = under_way & (gap >= self.threshold(window.forward, window.steps)) & (calm > self.patience)
