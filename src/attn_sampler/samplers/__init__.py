@@ -34,7 +34,9 @@ BUILT_IN = {
     "llada2": "llada2:Llada2",
     "left-to-right": "left_to_right:LeftToRight",
     "margin": "margin:Margin",
+    "pc-sampler": "pc_sampler:PcSampler",
     "random": "random:Random",
+    "wino": "wino:Wino",
 }
 
 
