@@ -69,9 +69,9 @@ def fast_dllm_on_dream(settings: dict[str, Any]) -> SamplingParams:
 
 
 def dream(settings: dict[str, Any]) -> SamplingParams:
-    n = settings["max_new_tokens"]  # the reference has no blocks
+    n = settings["max_new_tokens"]  # no block_length: the method has none
     options = {"alg": settings["alg"], "eps": settings["eps"], "compat": "reference", "top_k": settings.get("top_k") or 0}
-    return SamplingParams(sampler="dream", max_new_tokens=n, block_length=n, steps=settings["steps"], ignore_eos=True, **options)
+    return SamplingParams(sampler="dream", max_new_tokens=n, steps=settings["steps"], ignore_eos=True, **options)
 
 
 def sdar(settings: dict[str, Any]) -> SamplingParams:

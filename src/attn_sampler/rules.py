@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["attention_threshold", "entropy_bound", "factor", "rank", "threshold", "top_k"]
+__all__ = ["attention_threshold", "capped_threshold", "entropy_bound", "factor", "rank", "threshold", "top_k"]
 
 
 def rank(
@@ -53,6 +53,18 @@ def threshold(
     """
     passed = confidence > tau if strict else confidence >= tau
     return (candidates & passed) | top_k(confidence, candidates, k)
+
+
+def capped_threshold(
+    confidence: Float[Tensor, "rows width"],
+    candidates: Bool[Tensor, "rows width"],
+    k: Int[Tensor, " rows"],
+    tau: float,
+    slack: float = 1e-5,
+) -> Bool[Tensor, "rows width"]:
+    """Confidence at least ``tau``, or within ``slack`` of the highest; ``k`` in any case (dInfer, arXiv 2510.08666)."""
+    best = confidence.masked_fill(~candidates, -torch.inf).amax(1, keepdim=True)
+    return (candidates & (confidence >= (best - slack).clamp(max=tau))) | top_k(confidence, candidates, k)
 
 
 def factor(

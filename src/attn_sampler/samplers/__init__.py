@@ -24,6 +24,10 @@ BUILT_IN = {
     "attention": "attention:AttentionParallel",
     "attention-sequential": "attention:AttentionSequential",
     "confidence": "confidence:Confidence",
+    "credit": "credit:Credit",
+    "dcd": "dcd:DeferredCommitment",
+    "dinfer": "dinfer:DInferThreshold",
+    "dinfer-hierarchy": "dinfer:DInferHierarchy",
     "dream": "dream:Dream",
     "eb": "eb:EntropyBounded",
     "entropy": "entropy:Entropy",
@@ -33,9 +37,11 @@ BUILT_IN = {
     "klass": "klass:Klass",
     "llada2": "llada2:Llada2",
     "left-to-right": "left_to_right:LeftToRight",
+    "localleap": "localleap:LocalLeap",
     "margin": "margin:Margin",
     "pc-sampler": "pc_sampler:PcSampler",
     "random": "random:Random",
+    "slowfast": "slowfast:SlowFast",
     "wino": "wino:Wino",
 }
 

@@ -51,7 +51,7 @@ class Dream:
 
     @property
     def needs(self) -> Needs:
-        return Needs()
+        return Needs(one_block=True)
 
     def select(self, window: Window, memory: Memory) -> Selection:
         assert window.steps is not None, "the engine plans the steps of every row"
