@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 
 import attn_sampler as ats
 from attn_sampler.evals.statistics import wilson
-from attn_sampler.evals.tasks import Problem, is_held_out, solved, sudoku_problem, sudoku_prompt, word_problems
+from attn_sampler.evals.tasks import Problem, solved, sudoku_problems, sudoku_prompt, word_problems
 
 SETTINGS: list[tuple[str, str, dict[str, object]]] = [
     ("confidence", "confidence", {}),
@@ -47,13 +46,7 @@ def sudokus(folder: Path | None, n: int) -> list[Problem]:
             for line in (folder / f"sudoku_4x4_{clues}.jsonl").read_text().splitlines()
         ]
         return [Problem("sudoku4", sudoku_prompt(puzzle), "", clues) for puzzle, clues in rows]
-    rng = random.Random(1)
-    found: dict[str, Problem] = {}
-    while len(found) < n:
-        problem = sudoku_problem(rng, rng.randint(4, 12))
-        if is_held_out(problem.prompt):
-            found[problem.prompt] = problem
-    return list(found.values())
+    return sudoku_problems(n, seed=1)
 
 
 def score(engine: ats.Engine, problems: list[Problem], sampler: str, options: dict[str, object]) -> dict[str, object]:

@@ -22,7 +22,8 @@ class TableModel:
         moving: rotate a row's table by a checksum of its ids, so that every commit changes what comes next. The checksum leaves
             padding out, so a row sees the same numbers alone and in any batch, exactly.
         attention: unnormalised attention logits, (length, length), row = query; rotated likewise.
-        unseen: what a position's prediction is without attention to the token standing there; a table or a function likewise.
+        unseen: what a position's prediction is without attention to the token standing there; a table or a function likewise,
+            None for the first one.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class TableModel:
         self.num_layers, self.num_heads = (num_layers, num_heads) if attention is not None else (0, 0)
         self.device = torch.device("cpu")
         self.block_length, self.shift, self.caches = None, 0, False
-        self.unseen, self.shadows = unseen, unseen is not None
+        self.unseen, self.shadows = table if unseen is None else unseen, True
         self.forwards = 0
         self.lengths: list[tuple[int, int]] = []  # (rows, length) of every forward pass
 
@@ -66,7 +67,7 @@ class TableModel:
 
     def predict(self, ids: Tensor, valid: Tensor | None, asks: Sequence[Ask]) -> list[Prediction]:
         logits = self.logits(ids, valid)
-        unseen = None if self.unseen is None else self._looked_up(self.unseen, ids, valid)
+        unseen = self._looked_up(self.unseen, ids, valid) if any(ask.unseen is not None for ask in asks) else None
         real = torch.ones_like(ids, dtype=torch.bool) if valid is None else valid
         turn = self._turn(ids, valid)
         self.forwards += 1
@@ -76,7 +77,7 @@ class TableModel:
             place = (ask.rows[:, None], ask.positions)
             statistics = {} if ask.attention is None else self._statistics(ask.attention, turn, real)
             if ask.unseen is not None:
-                assert unseen is not None, "this fake was given no second table"
+                assert unseen is not None
                 statistics["unseen"] = unseen[place]
             out.append(Prediction(logits[place], **statistics))
         return out

@@ -24,9 +24,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "orders",
     ),
     "models": ("attention", "models", "cache"),
-    "engine": ("text", "turns", "batch", "engine"),
+    "engine": ("text", "turns", "rows", "batch", "engine"),
     "consumers of Steps": ("frames", "trace", "replay", "view", "plots"),
-    "edges": ("bench", "evals", "server", "cli"),
+    "edges": ("bench", "evals", "server", "cli", "cli_lab"),
 }  # fmt: skip
 LEVEL = {unit: level for level, units in enumerate(LAYERS.values()) for unit in units}
 ORDER = LAYERS["algorithm"]  # the reading order: each imports only what stands before it
@@ -38,8 +38,8 @@ HOMES = {
     "accelerate": {"models"},
     "torchao": {"models"},
     "matplotlib": {"plots"},
-    "rich": {"view", "cli"},
-    "typer": {"cli"},
+    "rich": {"view", "cli", "cli_lab"},
+    "typer": {"cli", "cli_lab"},
 }
 
 

@@ -25,7 +25,8 @@ from attn_sampler.errors import InvalidInputError, ModelOutputError, RowError, S
 from attn_sampler.models import load_model
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
-from attn_sampler.text import Hole, Prompt, Transcript, encode, parse_template
+from attn_sampler.rows import Row, answer_row, infill_row
+from attn_sampler.text import Hole, Prompt
 from attn_sampler.turns import Turns
 
 __all__ = ["Engine", "Result", "Row", "Step", "load"]
@@ -99,33 +100,6 @@ class Step:
         return self.result is not None
 
 
-@dataclass
-class Row:
-    """A prepared row: its checked parameters and canvas. Once admitted, its tensors live in the `Batch`."""
-
-    params: SamplingParams
-    ids: list[int]
-    masked: list[bool]
-    shown: int  # first position of what `Result.text` says: after the prompt
-    cut: int  # the position after its last
-    ends: bool  # whether an end-of-sequence token ends it
-    aligned: bool  # blocks are the model's own, counted from position 0
-    transcript: Transcript
-    block_length: int
-    cache: str
-    admitted: float = 0.0
-    forwards: int = 0
-
-    @property
-    def start(self) -> int:
-        return self.masked.index(True)
-
-    @property
-    def origin(self) -> int:
-        """Where its blocks are counted from."""
-        return self.start - self.start % self.block_length if self.aligned else self.start
-
-
 class Engine:
     """Runs rows through a model.
 
@@ -158,19 +132,7 @@ class Engine:
 
     def prepare(self, prompt: Prompt, params: SamplingParams | None = None, *, chat: bool | None = None) -> Row:
         """A row that has been checked but not admitted yet, for `run`."""
-        params = _checked(params)
-        ids = encode(self.tokenizer, prompt, chat)
-        if not ids:
-            raise InvalidInputError("prompt", prompt, "no token is left of it: give at least one")
-        self._check_ids("prompt", ids)
-        n = params.max_new_tokens
-        self._check_length(len(ids), n)
-        end = len(ids) + n
-        if self.model.block_length is not None:  # its last block is whole, as in training; the answer is cut afterwards
-            end = min(end + -end % self.model.block_length, self.model.context_length)
-        masked = [False] * len(ids) + [True] * (end - len(ids))
-        canvas = [*ids, *[self.model.mask_id] * (end - len(ids))]
-        return self._row(params, canvas, masked, len(ids), not params.ignore_eos, len(ids) + n)
+        return answer_row(self.model, self.tokenizer, prompt, _checked(params), chat)
 
     def prepare_infill(
         self,
@@ -181,116 +143,7 @@ class Engine:
         chat: bool | None = None,
     ) -> Row:
         """Likewise for `infill`."""
-        params = _checked(params)
-        if params.stop:
-            raise InvalidInputError("stop", params.stop, "holes are always filled: infill takes no stop strings")
-        ids = [] if prompt is None else encode(self.tokenizer, prompt, chat)
-        self._check_ids("prompt", ids)
-        shown, masked = len(ids), [False] * len(ids)
-        if not isinstance(template, Sequence):
-            raise InvalidInputError("template", template, "give text with [[n]] holes, or a list of text, token ids and Holes")
-        for part in parse_template(template) if isinstance(template, str) else template:
-            if isinstance(part, Hole):
-                self._check_length(len(ids), part.length)
-                ids, masked = ids + [self.model.mask_id] * part.length, masked + [True] * part.length
-                continue
-            piece = encode(self.tokenizer, part, False, field="template")
-            self._check_ids("template", piece)
-            ids, masked = ids + piece, masked + [False] * len(piece)
-        if not any(masked):
-            raise InvalidInputError("template", template, "give at least one Hole")
-        return self._row(params, ids, masked, shown, False, len(ids))
-
-    def _check_ids(self, field: str, ids: Sequence[int]) -> None:
-        vocab, mask = self.model.vocab_size, self.model.mask_id
-        for i in ids:
-            if not 0 <= i < vocab:
-                raise InvalidInputError(field, i, f"give token ids from 0 to {vocab - 1}")
-            if i == mask:
-                raise InvalidInputError(field, i, "this is the mask token; to have masks filled inside a text use infill")
-
-    def _check_length(self, given: int, new: int) -> None:
-        if given + new > self.model.context_length:
-            remedy = f"with {new} new tokens that is longer than the context of {self.model.context_length}; shorten one of them"
-            raise InvalidInputError("prompt", f"{given} tokens", remedy)
-
-    def _row(self, params: SamplingParams, ids: list[int], masked: list[bool], shown: int, ends: bool, cut: int) -> Row:
-        self._check_length(len(ids) - sum(masked), sum(masked))
-        transcript = Transcript(None if self.tokenizer is None else self._decode, params.stop)
-        block_length, cache = self._blocks(params, len(ids) - masked.index(True))
-        aligned = self.model.block_length is not None
-        row = Row(params, ids, masked, shown, cut, ends, aligned, transcript, block_length, cache)
-        if row.start < self.model.shift:
-            remedy = "this model predicts each position from its left neighbour: begin with at least one given token"
-            raise InvalidInputError("template", "a hole at position 0", remedy)
-        if params.steps is not None:
-            blocks = len({(i - row.origin) // block_length for i, m in enumerate(masked) if m})
-            if params.steps % blocks:
-                raise InvalidInputError("steps", params.steps, f"give a multiple of the number of blocks ({blocks})")
-            windows = -(-block_length // (params.sampler.needs.sub_block_length or block_length))
-            if params.steps // blocks < windows:
-                remedy = f"the sampler works through {windows} sub-blocks per block: give at least {windows * blocks}"
-                raise InvalidInputError("steps", params.steps, remedy)
-        wanted = params.sampler.needs.attention
-        if wanted is not None:
-            if self.model.num_layers == 0:
-                raise InvalidInputError("sampler", params.sampler.name, "this model has no attention statistics")
-            limits = (("layers", wanted.layers, self.model.num_layers), ("heads", wanted.heads, self.model.num_heads))
-            for name, indices, size in limits:
-                if indices is not None and max(indices) >= size:
-                    raise InvalidInputError(name, indices, f"this model has {size}: give indices from 0 to {size - 1}")
-        if params.sampler.needs.leave_one_out:
-            if not self.model.shadows:
-                remedy = "it needs a decoder with full attention that predicts each position from its own row"
-                raise InvalidInputError("sampler", params.sampler.name, remedy)
-            if params.cfg_scale > 0:
-                remedy = f"{params.sampler.name} does not work with guidance: give 0"
-                raise InvalidInputError("cfg_scale", params.cfg_scale, remedy)
-        if params.early_exit is not None and self.model.block_length is not None:
-            remedy = "it fills the whole answer at once, and a block-causal model sees nothing after the active block: give None"
-            raise InvalidInputError("early_exit", params.early_exit.name, remedy)
-        if params.stop and self.tokenizer is None:
-            raise InvalidInputError("stop", params.stop, "this checkpoint has no tokenizer, so there is no text to search")
-        return row
-
-    def _blocks(self, params: SamplingParams, span: int) -> tuple[int, str]:
-        """Block length and cache policy of a row: its own, or what suits the model and the ``span`` from its first mask on."""
-        own, wanted, cache = self.model.block_length, params.block_length, params.cache
-        needs = params.sampler.needs
-        whole = needs.one_block and params.block_length is None
-        default = own or (span if whole else params.positions_per_block)
-        if own is None:
-            if cache in ("block", "sub-block"):
-                remedy = 'it needs a block-causal model; this one has full attention: give "none", "prefix" or "dual"'
-                raise InvalidInputError("cache", cache, remedy)
-        else:
-            if wanted not in (None, own):
-                remedy = f"this model's blocks have {own} positions; load(..., block_length={wanted}) changes its attention mask"
-                raise InvalidInputError("block_length", wanted, remedy)
-            if cache in ("prefix", "dual"):
-                raise InvalidInputError("cache", cache, 'it is an approximation for full attention; here "block" is exact')
-            if cache is None and self.model.caches and params.cfg_scale == 0:
-                cache = "block"
-        if cache not in (None, "none"):
-            if not self.model.caches:
-                raise InvalidInputError("cache", cache, 'this model has no KV cache: give "none"')
-            if needs.scope != "block" or needs.leave_one_out or (needs.attention is not None and needs.attention.sinks):
-                if params.cache is None:
-                    return default, "none"
-                raise InvalidInputError(
-                    "cache", cache, f'{params.sampler.name} looks beyond the active block in every pass: give "none"'
-                )
-            if cache == "sub-block" and needs.revises:
-                raise InvalidInputError("cache", cache, f'{params.sampler.name} revises the whole block: give "block"')
-            if cache == "sub-block" and needs.attention is not None and needs.attention.rows == "block":
-                raise InvalidInputError(
-                    "rows", "block", 'with cache="sub-block" only the sub-block is computed: give "all" or "masked"'
-                )
-        return default, cache or "none"
-
-    def _decode(self, ids: list[int]) -> str:
-        assert self.tokenizer is not None
-        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return infill_row(self.model, self.tokenizer, template, _checked(params), prompt, chat)
 
     def piece(self, token_id: int) -> str:
         """What one token looks like by itself (its id in angle brackets where there is no tokenizer)."""

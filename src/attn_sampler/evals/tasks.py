@@ -224,6 +224,17 @@ def sudoku_problem(rng: random.Random, clues: int) -> Problem:
     return Problem("sudoku4", sudoku_prompt(puzzle), _in_rows(grid), clues)
 
 
+def sudoku_problems(n: int, seed: int, clues: tuple[int, ...] = tuple(range(4, 13))) -> list[Problem]:
+    """``n`` distinct held-out puzzles, the numbers of clues drawn evenly; the same list for the same seed."""
+    rng = random.Random(seed)
+    found: dict[str, Problem] = {}
+    while len(found) < n:
+        problem = sudoku_problem(rng, rng.choice(clues))
+        if is_held_out(problem.prompt):
+            found.setdefault(problem.prompt, problem)
+    return list(found.values())
+
+
 def sudoku_solved(prompt: str, text: str) -> bool:
     """Whether ``text`` is a complete, valid grid that keeps every clue of ``prompt`` (any valid completion counts)."""
     given = "".join(re.findall(r"[0-4]", prompt))
