@@ -1,0 +1,108 @@
+"""Plots: one small function per picture, measured values in, a matplotlib `Figure` out. Nothing else imports matplotlib.
+
+Figures are made without pyplot, so no backend is chosen and no state is shared. Colours are those of Okabe and Ito, which people
+with colour-vision deficiencies can tell apart; every colour has a marker of its own. `save` writes by the file's ending.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from attn_sampler.errors import InvalidInputError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["ENDINGS", "check", "order_laboratory", "save"]
+
+P, T = ParamSpec("P"), TypeVar("T")
+
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+INK = "#333333"
+ENDINGS = (".png", ".svg", ".pdf")
+UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": "0"}
+
+
+def _styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """``draw`` under `STYLE`, which nobody else sees; names the extra where matplotlib is missing."""
+
+    @functools.wraps(draw)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            import matplotlib as mpl
+        except ImportError as error:
+            raise MissingDependencyError("matplotlib", "plots") from error
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return inner
+
+
+@_styled
+def check(path: Path) -> None:
+    """Raise unless a figure can be written there: before a long run, not after it."""
+    if path.suffix not in ENDINGS:
+        raise InvalidInputError("plot", str(path), f"give a name that ends in one of: {', '.join(ENDINGS)}")
+
+
+@_styled
+def order_laboratory(groups: Sequence[Mapping[str, Any]]) -> Figure:
+    """What `attn_sampler.evals.order.summary` found: surrogate, regret and rank correlation, a colour per task and length."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for group in groups for name in group["orders"]))
+    labels = [f"{group['task']}, {group['tokens']} tokens (n = {group['prompts']})" for group in groups]
+    figure = Figure(figsize=(9.0, 1.5 + 0.34 * len(names)), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=[3, 3, 1.6])
+    for axes, measure in ((left, "surrogate_gain"), (middle, "regret")):
+        for i, group in enumerate(groups):
+            cells = [group["orders"].get(name, {}).get(measure) for name in names]
+            _intervals(axes, cells, i, len(groups), labels[i])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_yticks(range(len(names)), names if axes is left else [""] * len(names))
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+    left.set_xlabel("surrogate: share of the best\nimprovement on an average order")
+    left.axvline(0, color=INK, linewidth=0.8)
+    middle.set_xlabel("regret in log-likelihood, nats\n(0 is the best order)")
+    middle.set_xlim(left=-0.02 * middle.get_xlim()[1])
+    for i, group in enumerate(groups):
+        _intervals(right, [group["rank_correlation"]], i, len(groups), labels[i])
+    right.axvline(0, color=INK, linewidth=0.8)
+    right.set_xlim(-1, 1)
+    right.set_ylim(0.5, -0.5)
+    right.set_yticks([])
+    right.set_xlabel("rank correlation of\nsurrogate and gap")
+    handles, shown = left.get_legend_handles_labels()
+    figure.legend(handles, shown, loc="outside upper center", ncols=min(len(groups), 4), frameon=False)
+    return figure
+
+
+def _intervals(axes: Axes, cells: Sequence[Sequence[float | None] | None], i: int, of: int, label: str) -> None:
+    """One series of [mean, low, high], one line of the plot each; series ``i`` of ``of`` is moved off the line a little."""
+    known = [(y, cell) for y, cell in enumerate(cells) if cell is not None and None not in cell]
+    offset = (i - (of - 1) / 2) * 0.7 / max(of, 1)
+    means = [cell[0] for _, cell in known]
+    spread = [[cell[0] - cell[1] for _, cell in known], [cell[2] - cell[0] for _, cell in known]]  # type: ignore[operator]
+    axes.errorbar(
+        means, [y + offset for y, _ in known], xerr=spread, fmt=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)],
+        markersize=4, linewidth=1, label=label,
+    )  # fmt: skip
+
+
+@_styled
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure; the ending says how. The same figure gives the same bytes."""
+    check(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150, facecolor="white", metadata=UNDATED.get(path.suffix))
+    except OSError as error:
+        raise InvalidInputError("plot", str(path), f"cannot be written ({error.strerror})") from error
