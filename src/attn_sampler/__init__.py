@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SamplerError,
         UnknownNameError,
     )
+    from attn_sampler.frequencies import Frequencies
     from attn_sampler.params import SamplingParams
     from attn_sampler.text import Hole, text_deltas
 
@@ -33,6 +34,7 @@ _HOME = {
     "AttnSamplerError": "errors",
     "CheckpointError": "errors",
     "Engine": "engine",
+    "Frequencies": "frequencies",
     "Hole": "text",
     "InvalidInputError": "errors",
     "MissingDependencyError": "errors",
@@ -51,6 +53,7 @@ __all__ = [
     "AttnSamplerError",
     "CheckpointError",
     "Engine",
+    "Frequencies",
     "Hole",
     "InvalidInputError",
     "MissingDependencyError",

@@ -89,7 +89,7 @@ class Frequencies:
             raise InvalidInputError("frequencies", shown, remedy)
         try:
             return cls(_counts(values))
-        except (InvalidInputError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
             raise InvalidInputError("frequencies", shown, f"is damaged ({error}); {REMEDY}") from error
 
     def write(self, path: str | Path) -> None:
@@ -104,7 +104,8 @@ class Frequencies:
 
 
 def _counts(values: dict[str, Any]) -> Int[Tensor, " vocab"]:
-    counts = torch.zeros(int(values["vocab_size"]), dtype=torch.long)
+    check_number("vocab_size", values.get("vocab_size"), low=1, high=2**24, integer=True)
+    counts = torch.zeros(values["vocab_size"], dtype=torch.long)
     ids = [int(i) for i in values["counts"]]
     if ids and not 0 <= min(ids) <= max(ids) < len(counts):
         raise ValueError(f"ids outside its vocabulary of {len(counts)}")

@@ -24,12 +24,12 @@ from attn_sampler.models import (
     sdar,
 )
 from attn_sampler.models.adapter import TransformersModel
-from attn_sampler.models.family import Family
+from attn_sampler.models.family import Family, number
 from attn_sampler.models.int8 import check_quantize, to_int8
 from attn_sampler.models.loading import build
 from attn_sampler.models.lora import Lora
 
-__all__ = ["FAMILIES", "family_of", "load_model"]
+__all__ = ["FAMILIES", "family_of", "load_model", "load_tokenizer"]
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -94,6 +94,14 @@ def load_model(
     pad = raw.get("pad_token_id")
     pad = pad if isinstance(pad, int) and 0 <= pad < vocab else ends[0] if ends else 0
     return TransformersModel(net, facts, mask_id=mask, eos_ids=ends, pad_id=pad, block_length=block, group=group), tok
+
+
+def load_tokenizer(source: str | Path, *, family: str | None = None, revision: str | None = None) -> tuple[Any | None, int]:
+    """The tokenizer without the model (None where the checkpoint has none), and the model's number of tokens."""
+    folder = checkpoint.find(source, revision)
+    raw = checkpoint.read_json(folder / "config.json")
+    facts = family_of(raw, family, folder / "config.json")
+    return checkpoint.tokenizer(folder, facts), number(facts.settings_of(raw), "vocab_size")
 
 
 def family_of(raw: Mapping[str, Any], name: str | None, path: Path) -> Family:
