@@ -58,6 +58,9 @@ CachePolicy = Annotated[
     typer.Option("--cache", help="none, block, sub-block, prefix or dual.  [default: block where it is exact, else none]"),
 ]
 RefreshEvery = Annotated[int | None, typer.Option(help="Passes after which --cache prefix or dual computes everything again.")]
+EarlyExit = Annotated[
+    str | None, typer.Option(help="prophet or sched may end the run early; options as name:option=value,option=value.")
+]
 Watch = Annotated[bool, typer.Option("--watch", help="Show the canvas filling (on a terminal).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per result.")]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE", help="Write the run to a file, for `replay`.")]
@@ -101,6 +104,7 @@ def generate(
     stop: Stop = None,
     cache: CachePolicy = None,
     refresh_every: RefreshEvery = None,
+    early_exit: EarlyExit = None,
     watch: Watch = False,
     as_json: AsJson = False,
     trace: TraceFile = None,
@@ -117,6 +121,7 @@ def generate(
     params = _params(
         sampler, option, threshold, max_new_tokens=max_new_tokens, block_length=block_length, steps=steps,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, cache=cache, refresh_every=refresh_every,
+        early_exit=early_exit,
     )  # fmt: skip
     engine = _load(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
     given: list[Any] = [_ids(text) for text in texts] if ids else list(texts)
@@ -140,6 +145,7 @@ def infill(
     seed: Seed = None,
     cache: CachePolicy = None,
     refresh_every: RefreshEvery = None,
+    early_exit: EarlyExit = None,
     watch: Watch = False,
     as_json: AsJson = False,
     trace: TraceFile = None,
@@ -154,7 +160,7 @@ def infill(
     params = _params(
         sampler, option, threshold, max_new_tokens=block_length, block_length=block_length,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, steps=steps, cache=cache,
-        refresh_every=refresh_every,
+        refresh_every=refresh_every, early_exit=early_exit,
     )  # fmt: skip
     engine = _load(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
     row = engine.prepare_infill(template.replace("\\n", "\n"), params, prompt=prompt, chat=False if raw else None)
@@ -438,6 +444,9 @@ def bench_cache(
         k: v for k, v in records[0].items() if k not in ("canvas", "policy", "cache_bytes") and not isinstance(v, float)
     }
     typer.echo(", ".join(f"{k} {v}" for k, v in conditions.items()), err=True)
+
+
+from attn_sampler import cli_frequencies  # noqa: E402, F401 (its command needs the app and the options above)
 
 
 def main() -> None:
