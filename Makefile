@@ -34,3 +34,4 @@ bench: setup
 
 docs: setup
 	$(BIN)/python recipes/reference.py
+	$(BIN)/python recipes/doc_output.py
