@@ -12,7 +12,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["attention_threshold", "capped_threshold", "entropy_bound", "factor", "rank", "threshold", "top_k"]
+__all__ = [
+    "at_least",
+    "attention_threshold",
+    "capped_threshold",
+    "entropy_bound",
+    "factor",
+    "independent_set",
+    "rank",
+    "threshold",
+    "top_k",
+]
 
 
 def rank(
@@ -38,6 +48,16 @@ def top_k(
 ) -> Bool[Tensor, "rows width"]:
     """The ``k`` highest candidates of each row (all of them where there are fewer)."""
     return candidates & (rank(score, candidates, tie) < k[:, None])
+
+
+def at_least(
+    chosen: Bool[Tensor, "rows width"],
+    score: Float[Tensor, "rows width"],
+    candidates: Bool[Tensor, "rows width"],
+    k: Int[Tensor, " rows"],
+) -> Bool[Tensor, "rows width"]:
+    """What is chosen and, until there are ``k``, the best of the other candidates."""
+    return chosen | top_k(score, candidates & ~chosen, k - chosen.sum(1))
 
 
 def threshold(
@@ -73,13 +93,15 @@ def factor(
     k: Int[Tensor, " rows"],
     f: float,
     quirk: bool,
+    place: Int[Tensor, "rows width"] | None = None,
 ) -> Bool[Tensor, "rows width"]:
     """The largest n with (n + 1)(1 - c_n) <= f, c sorted downwards (Fast-dLLM, arXiv 2505.22618); at least ``k``.
 
     ``quirk``: where only the last candidate fails it is accepted anyway, as the authors' code does.
+    ``place``: another order to walk in, candidates first; c_n then is the lowest confidence up to there.
     """
-    place = rank(confidence, candidates)
-    ordered = torch.empty_like(confidence).scatter_(1, place, confidence)
+    place = rank(confidence, candidates) if place is None else place
+    ordered = torch.empty_like(confidence).scatter_(1, place, confidence).cummin(1).values
     n = torch.arange(1, confidence.shape[1] + 1, device=confidence.device)
     total = candidates.sum(1)
     ok = (ordered >= 1 - f / (n + 1)) & (n <= total[:, None])
@@ -91,13 +113,21 @@ def factor(
 
 
 def entropy_bound(
-    entropy: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"], k: Int[Tensor, " rows"], gamma: float
+    entropy: Float[Tensor, "rows width"],
+    candidates: Bool[Tensor, "rows width"],
+    k: Int[Tensor, " rows"],
+    gamma: float,
+    place: Int[Tensor, "rows width"] | None = None,
 ) -> Bool[Tensor, "rows width"]:
-    """The longest prefix in ascending entropy whose sum minus maximum is at most ``gamma`` nats (EB, arXiv 2505.24857)."""
-    place = rank(-entropy, candidates)
+    """The longest prefix in ascending entropy whose sum minus maximum is at most ``gamma`` nats (EB, arXiv 2505.24857).
+
+    ``place``: another order to take the prefix of, candidates first.
+    """
+    place = rank(-entropy, candidates) if place is None else place
     ordered = torch.empty_like(entropy).scatter_(1, place, entropy)
-    before = torch.nn.functional.pad(ordered.cumsum(1)[:, :-1], (1, 0))  # ascending: the maximum of a prefix is its last entry
-    ok = before <= gamma
+    # A new entry adds itself to the sum without the maximum, or the old maximum where it is the new one.
+    added = torch.minimum(ordered[:, 1:], ordered.cummax(1).values[:, :-1])
+    ok = torch.nn.functional.pad(added.cumsum(1), (1, 0)) <= gamma
     count = ok.int().cumprod(1).sum(1)
     return candidates & (place < torch.maximum(count, k)[:, None])
 
@@ -123,3 +153,17 @@ def attention_threshold(
     first, second = (score, confidence) if fallback == "score" else (confidence, score)
     short = chosen.sum(1) < torch.minimum(k, candidates.sum(1))
     return chosen | (top_k(first, candidates, k, tie=second) & short[:, None])
+
+
+def independent_set(
+    score: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"], conflict: Bool[Tensor, "rows width width"]
+) -> Bool[Tensor, "rows width"]:
+    """Down the scores, every candidate that is in conflict with none taken before it. ``conflict`` is symmetric."""
+    order = rank(score, candidates).argsort(1)
+    every = torch.arange(len(order), device=order.device)
+    taken, barred = torch.zeros_like(candidates), ~candidates
+    for here in order.unbind(1):
+        free = ~barred[every, here]
+        taken = taken.scatter(1, here[:, None], free[:, None])
+        barred = barred | (free[:, None] & conflict[every, here])
+    return taken

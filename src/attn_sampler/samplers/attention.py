@@ -19,46 +19,24 @@ from attn_sampler import rules, scores
 from attn_sampler.errors import InvalidInputError, check_choice, check_number
 from attn_sampler.seam import Attention, Memory, Needs, Selection, Window
 
-__all__ = ["AttentionParallel", "AttentionSequential"]
+__all__ = ["AttentionParallel", "AttentionSequential", "DynamicThreshold", "WindowAttention"]
 
 
 @dataclass(frozen=True)
-class AttentionSequential:
-    """Attn-Sampler, sequential: the highest attention column sum first, one position per forward (or the step budget's quota).
+class WindowAttention:
+    """What all samplers share that order a window by its own attention: where they look, and the sequential rule."""
 
-    Options:
-        rows: query rows summed: all of the sub-block, the still masked ones, or the whole active block.
-        norm: softmax over the sub-block's own keys (local), or the true attention matrix (global).
-        diag: whether a position's attention to itself counts.
-        sub_block_length: positions of the block considered at a time; None for the whole block.
-        window: sub-blocks as consecutive stretches, or the leftmost masked positions of the block.
-        refresh: scores from every forward, or from the first forward of each sub-block.
-        layers, heads: indices used (None for all), for ablations.
-    """
-
-    name: ClassVar[str] = "attention-sequential"
-    paper: ClassVar[str] = "arXiv:2604.08564"
-
-    rows: Literal["all", "masked", "block"] = "all"
     norm: Literal["local", "global"] = "local"
-    diag: bool = True
     sub_block_length: int | None = 8
     window: Literal["consecutive", "leftmost"] = "consecutive"
-    refresh: Literal["forward", "subblock"] = "forward"
     layers: tuple[int, ...] | None = None
     heads: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_choice("rows", self.rows, ("all", "masked", "block"))
         check_choice("norm", self.norm, ("local", "global"))
-        check_choice("window", self.window, ("consecutive", "leftmost"))
-        check_choice("refresh", self.refresh, ("forward", "subblock"))
-        if not isinstance(self.diag, bool):
-            raise InvalidInputError("diag", self.diag, "give true or false")
         if self.sub_block_length is not None:
             check_number("sub_block_length", self.sub_block_length, low=1, integer=True)
-        if self.refresh == "subblock" and self.window == "leftmost":
-            raise InvalidInputError("refresh", self.refresh, 'needs window="consecutive": a leftmost window moves at every step')
+        check_choice("window", self.window, ("consecutive", "leftmost"))
         for field, indices in (("layers", self.layers), ("heads", self.heads)):
             if indices is None:
                 continue
@@ -66,6 +44,58 @@ class AttentionSequential:
                 raise InvalidInputError(field, indices, "give a tuple of at least one index, or None for all")
             for index in indices:
                 check_number(field, index, low=0, integer=True)
+
+    def choose(self, score: Float[Tensor, "rows width"], window: Window) -> Bool[Tensor, "rows width"]:
+        """How many, once the scores are known."""
+        return rules.top_k(score, window.candidates, window.quota, tie=window.proposal.confidence)
+
+
+@dataclass(frozen=True)
+class DynamicThreshold(WindowAttention):
+    """The parallel rule in place of the sequential one."""
+
+    threshold: float = 0.9
+    fallback: Literal["score", "conf"] = "score"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("threshold", self.threshold, low=0, high=1)
+        check_choice("fallback", self.fallback, ("score", "conf"))
+
+    def choose(self, score: Float[Tensor, "rows width"], window: Window) -> Bool[Tensor, "rows width"]:
+        confidence = window.proposal.confidence
+        return rules.attention_threshold(score, confidence, window.candidates, window.quota, self.threshold, self.fallback)
+
+
+@dataclass(frozen=True)
+class AttentionSequential(WindowAttention):
+    """Attn-Sampler, sequential: the highest attention column sum first, one position per forward (or the step budget's quota).
+
+    Options:
+        norm: softmax over the sub-block's own keys (local), or the true attention matrix (global).
+        sub_block_length: positions of the block considered at a time; None for the whole block.
+        window: sub-blocks as consecutive stretches, or the leftmost masked positions of the block.
+        layers, heads: indices used (None for all), for ablations.
+        rows: query rows summed: all of the sub-block, the still masked ones, or the whole active block.
+        diag: whether a position's attention to itself counts.
+        refresh: scores from every forward, or from the first forward of each sub-block.
+    """
+
+    name: ClassVar[str] = "attention-sequential"
+    paper: ClassVar[str] = "arXiv:2604.08564"
+
+    rows: Literal["all", "masked", "block"] = "all"
+    diag: bool = True
+    refresh: Literal["forward", "subblock"] = "forward"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("rows", self.rows, ("all", "masked", "block"))
+        check_choice("refresh", self.refresh, ("forward", "subblock"))
+        if not isinstance(self.diag, bool):
+            raise InvalidInputError("diag", self.diag, "give true or false")
+        if self.refresh == "subblock" and self.window == "leftmost":
+            raise InvalidInputError("refresh", self.refresh, 'needs window="consecutive": a leftmost window moves at every step')
 
     @property
     def needs(self) -> Needs:
@@ -82,12 +112,9 @@ class AttentionSequential:
             keep = {"columns": score, "place": place}
         return Selection(self.choose(score, window), score, keep)
 
-    def choose(self, score: Float[Tensor, "rows width"], window: Window) -> Bool[Tensor, "rows width"]:
-        return rules.top_k(score, window.candidates, window.quota, tie=window.proposal.confidence)
-
 
 @dataclass(frozen=True)
-class AttentionParallel(AttentionSequential):
+class AttentionParallel(DynamicThreshold, AttentionSequential):
     """Attn-Sampler, parallel: every sure position whose column sum exceeds that of all unsure ones.
 
     Options beside those of the sequential form:
@@ -96,15 +123,3 @@ class AttentionParallel(AttentionSequential):
     """
 
     name: ClassVar[str] = "attention"
-
-    threshold: float = 0.9
-    fallback: Literal["score", "conf"] = "score"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_number("threshold", self.threshold, low=0, high=1)
-        check_choice("fallback", self.fallback, ("score", "conf"))
-
-    def choose(self, score: Float[Tensor, "rows width"], window: Window) -> Bool[Tensor, "rows width"]:
-        confidence = window.proposal.confidence
-        return rules.attention_threshold(score, confidence, window.candidates, window.quota, self.threshold, self.fallback)
