@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -18,6 +19,8 @@ from attn_sampler.exits.sched import Sched
 from attn_sampler.propose import Choice, propose
 from attn_sampler.seam import EarlyExit, Exit, Memory, Window
 from fakes import TableModel, one_hot, random_table
+from test_cli import PROMPT
+from test_cli import run as command
 from test_golden_samplers import cases_of, each
 
 VOCAB, MASK = 8, 7
@@ -340,3 +343,15 @@ def test_an_unknown_name_says_which_there_are() -> None:
     with pytest.raises(UnknownNameError) as caught:
         exits.find("shed")
     assert caught.value.suggestion == "sched"
+
+
+def test_the_commands_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    forwards = []
+    for words in ((), ("--early-exit", "sched:high=0,low=0,max_change_ratio=1")):
+        assert command(monkeypatch, "generate", PROMPT, "--json", "--max-new-tokens", "24", *words) == 0
+        forwards.append(json.loads(capsys.readouterr().out)["forwards"])
+    assert forwards[0] > forwards[1] == 1
+    assert command(monkeypatch, "infill", "3 + 4 = [[1]]", "--early-exit", "prophet:early=0,middle=0,late=0") == 0
+    assert "in 1 forwards" in capsys.readouterr().err
+    assert command(monkeypatch, "generate", PROMPT, "--early-exit", "profet") == 2
+    assert "did you mean 'prophet'" in capsys.readouterr().err
