@@ -19,12 +19,20 @@ TABLE = 64  # positions before the table repeats
 
 # Every registered name with its defaults, and the options that take another path through the code.
 CONFIGS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in samplers.names()] + [
+    ("adas", {"base": "top-k", "k": 3, "alpha": 2.0}),
+    ("adas", {"base": "eb", "gamma": 1.0, "last": 2}),
     ("attention", {"norm": "global", "rows": "masked", "diag": False}),
     ("attention", {"rows": "block", "fallback": "conf", "sub_block_length": 3}),
     ("attention", {"sub_block_length": None, "threshold": 0.5}),
     ("attention-sequential", {"window": "leftmost", "sub_block_length": 3}),
     ("attention-sequential", {"refresh": "subblock", "sub_block_length": 4}),
+    ("attention-exact", {"window": "leftmost", "sub_block_length": 5, "norm": "global", "threshold": 0.5}),
+    ("attention-net", {"sub_block_length": None, "threshold": 0.5, "fallback": "conf"}),
+    ("clad", {"threshold": 0.3, "abs_tau": 0.5}),
     ("confidence", {"k": 3}),
+    ("dapd", {"tau_min": 0.1, "tau_max": 0.3, "threshold": 0.5}),
+    ("dawn", {"threshold": 0.6, "tau_sink": 0.1, "tau_induce": 0.4, "tau_low": 0.2}),
+    ("dos", {"gamma": 2.0, "layer": 1}),
     ("credit", {"threshold": 0.5, "alpha": 3.0}),
     ("dcd", {"threshold": 0.5, "sub_block_length": 3}),
     ("dinfer", {"threshold": 0.4}),
@@ -186,6 +194,13 @@ def test_a_quota_is_met_exactly_by_samplers_without_a_threshold(name: str, row: 
         ("attention", {"sub_block_length": None}, 16),
         ("attention", {"sub_block_length": 5}, 5),
         ("attention", {"window": "leftmost", "sub_block_length": 5}, 5),
+        ("attention-exact", {}, 8),
+        ("attention-net", {}, 8),
+        ("adas", {}, 16),
+        ("clad", {}, 16),
+        ("dapd", {}, 16),
+        ("dawn", {}, 16),
+        ("dos", {"gamma": 0.0}, 16),
         ("fast-dllm", {}, 16),
         ("fast-dllm", {"threshold": 1.0}, 16),
         ("fast-dllm-factor", {}, 16),
@@ -267,13 +282,19 @@ def test_select_by_hand(name: str, options: dict[str, Any], data: st.DataObject,
         proposal = Proposal(tokens, confidence, logits)
         quota, zero = torch.tensor(data.draw(st.lists(st.integers(1, 4), min_size=rows, max_size=rows))), torch.zeros(rows).long()
         needs: Needs = sampler.needs
-        columns = None if needs.attention is None else logits[..., 0]
+        asked = needs.attention
+        columns = None if asked is None else logits[..., 0]
+        matrix = random_table(seed + step + 2, rows * width, width).softmax(-1).reshape(rows, width, width)
         positions = torch.arange(width).expand(rows, -1)
         steps = zero + int(candidates.sum(1).max())
         choice = Choice(zero.double(), zero + 1.0, zero, zero, zero, samples=False, filters=False)
         window = Window(
             positions, candidates, proposal, quota, zero + step, zero, zero + step, columns, steps=steps, choice=choice,
             leave_one_out=confidence if needs.leave_one_out else None,
+            pairwise=matrix if asked is not None and asked.pairwise else None,
+            sinks=matrix.mean(1) if asked is not None and asked.sinks else None,
+            known_mass=(matrix * ~candidates[:, None]).sum(2) if asked is not None and asked.known_mass else None,
+            block_masked=zero + width, in_block=torch.ones_like(candidates),
         )  # fmt: skip
         answer = sampler.select(window, memory)
         memory = answer.memory

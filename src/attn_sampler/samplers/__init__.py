@@ -21,13 +21,22 @@ __all__ = ["build", "describe", "names", "parse_option"]
 
 GROUP = "attn_sampler.samplers"
 BUILT_IN = {
+    "adas": "adas:Adas",
     "attention": "attention:AttentionParallel",
+    "attention-exact": "attention_exact:ExactParallel",
+    "attention-exact-sequential": "attention_exact:ExactSequential",
+    "attention-net": "attention_net:NetParallel",
+    "attention-net-sequential": "attention_net:NetSequential",
     "attention-sequential": "attention:AttentionSequential",
+    "clad": "clad:Clad",
     "confidence": "confidence:Confidence",
     "credit": "credit:Credit",
+    "dapd": "dapd:Dapd",
+    "dawn": "dawn:Dawn",
     "dcd": "dcd:DeferredCommitment",
     "dinfer": "dinfer:DInferThreshold",
     "dinfer-hierarchy": "dinfer:DInferHierarchy",
+    "dos": "dos:Dos",
     "dream": "dream:Dream",
     "eb": "eb:EntropyBounded",
     "entropy": "entropy:Entropy",
