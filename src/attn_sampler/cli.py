@@ -123,7 +123,7 @@ def generate(
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, cache=cache, refresh_every=refresh_every,
         early_exit=early_exit,
     )  # fmt: skip
-    engine = _load(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
+    engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
     given: list[Any] = [_ids(text) for text in texts] if ids else list(texts)
     rows = [engine.prepare(prompt, params, chat=False if raw else None) for prompt in given]
     _run(engine, rows, params, texts, model, watch, as_json, trace, ends=True)
@@ -162,7 +162,7 @@ def infill(
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, steps=steps, cache=cache,
         refresh_every=refresh_every, early_exit=early_exit,
     )  # fmt: skip
-    engine = _load(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
+    engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
     row = engine.prepare_infill(template.replace("\\n", "\n"), params, prompt=prompt, chat=False if raw else None)
     _run(engine, [row], params, [template], model, watch, as_json, trace, ends=False)
 
@@ -199,7 +199,8 @@ def _params(sampler: str | None, option: list[str] | None, threshold: float | No
     return SamplingParams(sampler=name, **{k: v for k, v in given.items() if v is not None}, **options)
 
 
-def _load(model: str | None, dtype: str, **given: Any) -> Engine:
+def load_engine(model: str | None, dtype: str, **given: Any) -> Engine:
+    """The model of ``--model``, without what the libraries below print while loading."""
     import logging
 
     from transformers.utils.logging import disable_progress_bar
@@ -446,7 +447,7 @@ def bench_cache(
     typer.echo(", ".join(f"{k} {v}" for k, v in conditions.items()), err=True)
 
 
-from attn_sampler import cli_frequencies  # noqa: E402, F401 (its command needs the app and the options above)
+from attn_sampler import cli_frequencies, cli_lab  # noqa: E402, F401 (their commands need the app and the options above)
 
 
 def main() -> None:

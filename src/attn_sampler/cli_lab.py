@@ -53,6 +53,7 @@ def order(
     device: Device = None,
 ) -> None:
     """How likely a target is in every order, beside what attention says of the order."""
+    from attn_sampler import plots
     from attn_sampler.evals.order import Settings, measure, summary
 
     settings = Settings(max_new_tokens, random_orders, best_up_to, norm, seed)  # type: ignore[arg-type]
@@ -62,8 +63,6 @@ def order(
         raise InvalidInputError("target", target, "give the prompt that it answers, too")
     given = _given(prompt, target, file)
     if plot is not None:
-        from attn_sampler import plots
-
         plots.check(plot)
     engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
     items = _items(engine, given, task, n, own, sampler, settings.max_new_tokens, seed, raw)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ENDINGS", "check", "order_laboratory", "save"]
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -27,7 +28,13 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK = "#333333"
 ENDINGS = (".png", ".svg", ".pdf")
 UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path", "svg.hashsalt": "0"}
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "0",
+}
 
 
 def _styled(draw: Callable[P, T]) -> Callable[P, T]:
@@ -87,13 +94,12 @@ def order_laboratory(groups: Sequence[Mapping[str, Any]]) -> Figure:
 
 def _intervals(axes: Axes, cells: Sequence[Sequence[float | None] | None], i: int, of: int, label: str) -> None:
     """One series of [mean, low, high], one line of the plot each; series ``i`` of ``of`` is moved off the line a little."""
-    known = [(y, cell) for y, cell in enumerate(cells) if cell is not None and None not in cell]
+    known = [(y, *(x for x in cell if x is not None)) for y, cell in enumerate(cells) if cell is not None and None not in cell]
     offset = (i - (of - 1) / 2) * 0.7 / max(of, 1)
-    means = [cell[0] for _, cell in known]
-    spread = [[cell[0] - cell[1] for _, cell in known], [cell[2] - cell[0] for _, cell in known]]  # type: ignore[operator]
+    spread = [[mean - low for _, mean, low, _ in known], [high - mean for _, mean, _, high in known]]
     axes.errorbar(
-        means, [y + offset for y, _ in known], xerr=spread, fmt=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)],
-        markersize=4, linewidth=1, label=label,
+        [mean for _, mean, _, _ in known], [y + offset for y, *_ in known], xerr=spread, markersize=4, linewidth=1, label=label,
+        fmt=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)],
     )  # fmt: skip
 
 
