@@ -430,6 +430,43 @@ def test_the_window_of_dcd_slides_with_the_text() -> None:
     assert [step.positions for step in steps] == [[2, 3, 4], [5, 6, 7], [8, 9, 10], [11, 12], [1]]
 
 
+def dcd_plain(confidences: list[list[float]], n: int, threshold: float, width: int) -> list[list[int]]:
+    """The window as its authors keep it: the right end moves on by what was committed, the left end over what is filled."""
+    masked, low, high, out = set(range(n)), 0, min(width, n), []
+    for p in confidences:
+        if not masked:
+            return out
+        window = [j for j in range(low, high) if j in masked]
+        sure = [j for j in window if p[j] >= threshold] or [min(window, key=lambda j: (-p[j], j))]
+        out.append(sure)
+        masked -= set(sure)
+        high = min(high + len(sure), n)
+        while low < n and low not in masked:
+            low += 1
+    return out
+
+
+@settings(max_examples=30)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=3),
+    seed=st.integers(0, 999),
+    threshold=levels,
+    width=st.integers(1, 24),
+)
+def test_dcd_against_the_window_of_its_authors(lengths: list[int], seed: int, threshold: float, width: int) -> None:
+    table = random_table(seed, 21 * 21, VOCAB, 2.0).reshape(21, 21, VOCAB).double()
+    table[..., MASK] = -50.0
+    network = TableModel(lambda ids, t: table[t, : ids.shape[1]].expand(len(ids), -1, -1), mask_id=MASK, vocab_size=VOCAB)
+    options = {"threshold": threshold, "sub_block_length": width}
+    params = [SamplingParams(sampler="dcd", max_new_tokens=n, ignore_eos=True, **options) for n in lengths]
+    seen: dict[int, list[list[int]]] = {}
+    Engine(network).generate(
+        [[0]] * len(lengths), params, on_step=lambda step: seen.setdefault(step.row, []).append([p - 1 for p in step.positions])
+    )
+    confidences = table.softmax(-1).amax(-1)[:, 1:].tolist()
+    assert [seen[row] for row in sorted(seen)] == [dcd_plain(confidences, n, threshold, width) for n in lengths]
+
+
 def test_dcd_and_slowfast_have_no_blocks_unless_asked_for() -> None:
     for name in ("dcd", "slowfast", "dream"):
         assert SamplingParams(sampler=name, max_new_tokens=96).positions_per_block == 96
