@@ -25,7 +25,12 @@ CONFIGS: list[dict[str, Any]] = [{"sampler": name} for name in samplers.names()]
     {"sampler": "fast-dllm", "threshold": 0.5},
     {"sampler": "klass", "threshold": 0.3, "kl_threshold": 2.0, "history": 1},
     {"sampler": "confidence", "k": 2},
+    {"sampler": "wino", "draft_threshold": 0.2, "verify_threshold": 0.5},
+    {"sampler": "confidence", "early_exit": "sched:high=4,low=1,max_change_ratio=0.5"},
+    {"sampler": "fast-dllm", "early_exit": "prophet:early=4,middle=2,late=1,region_start=1,region_length=3"},
 ]
+UNGUIDED = {name for name in samplers.names() if samplers.build(name, {}).needs.leave_one_out}
+"""What does not go with guidance."""
 NOISE: list[dict[str, Any]] = [
     {},
     {"temperature": 0.7},
@@ -51,7 +56,10 @@ def jobs(draw: st.DrawFn, vocab: int, eos: int, longest: int) -> Job:
         "cfg_scale": draw(st.sampled_from([0.0, 0.0, 0.5])),
         "confidence_eos_eot_inf": draw(st.booleans()),
     }
-    return prompt, {**draw(st.sampled_from(CONFIGS)), **draw(st.sampled_from(NOISE)), **rest}
+    config = draw(st.sampled_from(CONFIGS))
+    if config["sampler"] in UNGUIDED:
+        rest["cfg_scale"] = 0.0
+    return prompt, {**config, **draw(st.sampled_from(NOISE)), **rest}
 
 
 def same(left: Result, right: Result) -> bool:
