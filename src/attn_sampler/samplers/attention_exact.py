@@ -13,6 +13,7 @@ optimum for one matrix of up to 20 positions, for study.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,10 +51,10 @@ def places_of_least_cost(
     for i in range(width):
         cost = torch.cat([cost, cost + rows[:, None, i]], 1)
     cost = cost.masked_fill(written, torch.inf)
-    rest = cost.new_full(cost.shape[:2], torch.inf)  # least cost of all that follows a subset; nothing follows the full one
-    rest[:, -1] = 0.0
-    for _ in range(width):  # each turn settles the subsets with one position less
-        rest[:, :-1] = (cost + rest[:, then]).amin(2)[:, :-1]
+    rest = torch.zeros_like(cost[..., 0])  # least cost of all that follows a subset; nothing follows the full one
+    sizes = subsets[written.sum(1).argsort()].split([math.comb(width, n) for n in range(width + 1)])
+    for same in sizes[-2::-1]:  # all subsets of one size at once, the largest first
+        rest[:, same] = (cost[:, same] + rest[:, then[same]]).amin(2)
     every, place = torch.arange(len(rows), device=masked.device), torch.full_like(masked, width, dtype=torch.long)
     reached = (~masked * (1 << index)).sum(1)  # what is no candidate counts as written, and costs nothing
     for n in range(width):
