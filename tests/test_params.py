@@ -137,7 +137,7 @@ def test_a_name_that_is_no_parameter(given: dict[str, Any]) -> None:
         ({"sampler": 5}, "sampler", "give a name"),
         ({"sampler": None}, "sampler", "give a name"),
         ({"sampler": Confidence(), "k": 2}, "options", "on the sampler object"),
-        ({"sampler": ""}, "sampler", "known: attention"),
+        ({"sampler": ""}, "sampler", "known: adas, attention"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )
