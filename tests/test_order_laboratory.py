@@ -398,7 +398,7 @@ def test_the_command_on_one_prompt(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert run(monkeypatch, *words) == 0
     assert plot.read_bytes() == first
     out, err = capsys.readouterr()
-    assert "prompt, 5 tokens, 1 prompts, best: of the orders tried" in out
+    assert "prompt, 5 tokens, 1 prompt, best: of the orders tried" in out
     assert "rank correlation" in out
     assert "random_orders 4" in err
 

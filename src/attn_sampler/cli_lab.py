@@ -133,10 +133,12 @@ def _followed(records: Any, total: int) -> Any:
 
 def _print_group(group: dict[str, Any]) -> None:
     best = "the best order is known" if group["best"] == "exact" else "best: of the orders tried"
-    typer.echo(f"{group['task']}, {group['tokens']} tokens, {group['prompts']} prompts, {best}")
-    typer.echo(f"{'order':<24}" + "".join(f"{title:>27}" for _, title in COLUMNS))
+    count = f"{group['prompts']} prompt{'' if group['prompts'] == 1 else 's'}"
+    typer.echo(f"{group['task']}, {group['tokens']} tokens, {count}, {best}")
+    width = 16 if group["prompts"] == 1 else 27  # one prompt has no interval
+    typer.echo(f"{'order':<24}" + "".join(f"{title:>{width}}" for _, title in COLUMNS))
     for name, cells in group["orders"].items():
-        typer.echo(f"{name:<24}" + "".join(f"{_cell(cells[key]):>27}" for key, _ in COLUMNS))
+        typer.echo(f"{name:<24}" + "".join(f"{_cell(cells[key]):>{width}}" for key, _ in COLUMNS))
     typer.echo(f"ideal {_cell(group['ideal'])}; rank correlation of surrogate and gap {_cell(group['rank_correlation'])}")
     if group["bound_reached"][0] < 1:
         typer.echo(f"the surrogate's lower bound is {_cell(group['bound_reached'])} of what local search found")
@@ -148,4 +150,4 @@ def _cell(values: Sequence[float | None]) -> str:
     mean, low, high = values
     if mean is None:
         return "–"
-    return f"{mean:.3f}" if low is None or high is None or low == high else f"{mean:.3f} ({low:.3f} – {high:.3f})"
+    return f"{mean:z.3f}" if low is None or high is None or low == high else f"{mean:z.3f} ({low:z.3f} – {high:z.3f})"
