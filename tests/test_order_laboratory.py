@@ -276,7 +276,7 @@ def test_a_run_cut_off_anywhere_goes_on_and_counts_nothing_twice(tmp_path: Path)
         assert list(order.measure(engine, things, SMALL, part)) == records
         assert part.read_bytes() == text
         if cut == len(text):
-            assert engine.model.forwards == 1  # type: ignore[attr-defined]  # whether it is the same model
+            assert engine.model.forwards == 2  # type: ignore[attr-defined]  # whether it is the same model
 
 
 def test_a_run_stopped_between_prompts_goes_on(tmp_path: Path) -> None:
@@ -297,6 +297,11 @@ def test_a_file_of_another_run_is_refused(tmp_path: Path) -> None:
         list(order.measure(engine_of(), items(5), SMALL, out))
     with pytest.raises(InvalidInputError, match="another model, or of other weights"):
         list(order.measure(engine_of(7), items(4), SMALL, out))
+    looks_elsewhere = fake()
+    assert looks_elsewhere.attention is not None
+    looks_elsewhere.attention *= 1.1
+    with pytest.raises(InvalidInputError, match="another model, or of other weights"):
+        list(order.measure(ats.Engine(looks_elsewhere), items(4), SMALL, out))
     out.write_text("no records\n")
     with pytest.raises(InvalidInputError, match="cannot be gone on with"):
         list(order.measure(engine_of(), items(4), SMALL, out))

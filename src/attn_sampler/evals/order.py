@@ -250,10 +250,15 @@ def _resume(out: Path, header: Mapping[str, Any]) -> list[Record]:
 
 
 def _check_model(engine: Engine, thing: Item, settings: Settings, record: Record, out: Path | None) -> None:
-    """Whether the first prompt has the full-context log-likelihood that the file says, up to rounding."""
+    """Whether the first prompt has the likelihood and the attention that the file says, up to rounding.
+
+    Both, because a good model's log-likelihood in full context may be 0 to three digits, and so may a better one's.
+    """
     target = place_target(engine.model, thing.prompt_ids, thing.target_ids, settings.max_new_tokens)
-    found = float(ideal(engine.model, target, engine.max_rows).sum())
-    if abs(found - record["ideal"]) > 1e-2 * (1 + abs(found)):
+    likely = float(ideal(engine.model, target, engine.max_rows).sum())
+    mean = float(orders.mean_surrogate(attention_matrix(engine.model, target, settings.norm)))
+    close = math.isclose(mean, record["surrogate_mean"], rel_tol=1e-3)
+    if not close or not math.isclose(likely, record["ideal"], rel_tol=1e-3, abs_tol=1e-3):
         raise InvalidInputError("out", str(out), "it holds a run of another model, or of other weights: give another file")
 
 
