@@ -50,7 +50,7 @@ PHASES = (
     (9100, 0.0, 0.2),
     (9300, 0.2, 0.0),
 )
-SHARES = ((9100, (6, 6)), (7750, (3, 9)), (5500, (4, 8)), (0, (6, 6)))  # first step, Sudokus and word problems in a batch's sixths
+SHARES = ((9100, (6, 6)), (7750, (3, 9)), (5500, (4, 8)), (0, (6, 6)))  # first step, (Sudokus, word problems) in sixths
 LAST = 5500  # from here on: smaller numbers, more word problems, whole suffixes masked
 AGAIN = 9100  # here the optimisers start anew, and from here on a third of the Sudokus are the hardest there are
 WIDE = Ranges(start=12, change=9, factor=5, value=20)  # of the word problems before the last phases

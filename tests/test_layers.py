@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "models": ("attention", "models", "cache"),
     "engine": ("text", "turns", "rows", "batch", "engine"),
     "consumers of Steps": ("frames", "trace", "replay", "view", "plots"),
-    "edges": ("bench", "evals", "server", "cli", "cli_frequencies", "cli_lab"),
+    "edges": ("bench", "evals", "server", "cli", "cli_ablate", "cli_frequencies", "cli_lab"),
 }  # fmt: skip
 LEVEL = {unit: level for level, units in enumerate(LAYERS.values()) for unit in units}
 ORDER = LAYERS["algorithm"]  # the reading order: each imports only what stands before it
@@ -39,7 +39,7 @@ HOMES = {
     "torchao": {"models"},
     "matplotlib": {"plots"},
     "rich": {"view", "cli", "cli_lab"},
-    "typer": {"cli", "cli_frequencies", "cli_lab"},
+    "typer": {"cli", "cli_ablate", "cli_frequencies", "cli_lab"},
 }
 
 

@@ -206,7 +206,7 @@ def test_a_wrong_file(content: str | None, remedy: str, tmp_path: Path) -> None:
 
 def test_a_table_of_another_vocabulary() -> None:
     params = SamplingParams(sampler="pc-sampler", frequencies=Frequencies.count([1], 9), max_new_tokens=4)
-    with pytest.raises(InvalidInputError, match="has 8 tokens, the table was counted with 9"):
+    with pytest.raises(InvalidInputError, match="for a vocabulary of 9, this model has 8"):
         Engine(TableModel(random_table(0, 8, VOCAB), mask_id=MASK)).generate([[1]], params)
 
 

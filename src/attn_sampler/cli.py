@@ -447,7 +447,7 @@ def bench_cache(
     typer.echo(", ".join(f"{k} {v}" for k, v in conditions.items()), err=True)
 
 
-from attn_sampler import cli_frequencies, cli_lab  # noqa: E402, F401 (their commands need the app and the options above)
+from attn_sampler import cli_ablate, cli_frequencies, cli_lab  # noqa: E402, F401 (their commands need the app and the options above)
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from attn_sampler.evals.study import Summary
+
 __all__ = ["ENDINGS", "check", "order_laboratory", "save"]
 
 P = ParamSpec("P")
@@ -89,6 +91,58 @@ def order_laboratory(groups: Sequence[Mapping[str, Any]]) -> Figure:
     right.set_xlabel("rank correlation of\nsurrogate and gap")
     handles, shown = left.get_legend_handles_labels()
     figure.legend(handles, shown, loc="outside upper center", ncols=min(len(groups), 4), frameon=False)
+    return figure
+
+
+@_styled
+def accuracies(summaries: Sequence[Summary]) -> Figure:
+    """Share solved with its interval, a line per setting and a colour per task."""
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(s.setting for s in summaries))
+    tasks = list(dict.fromkeys(s.task for s in summaries))
+    figure = Figure(figsize=(6.0, 1.3 + 0.3 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for i, task in enumerate(tasks):
+        found = {s.setting: (s.accuracy, s.low, s.high) for s in summaries if s.task == task}
+        n = max(s.n for s in summaries if s.task == task)
+        _intervals(axes, [found.get(name) for name in names], i, len(tasks), f"{task} (n = {n})")
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("share solved, 95 % interval")
+    figure.legend(loc="outside upper center", ncols=len(tasks), frameon=False)
+    return figure
+
+
+@_styled
+def frontier(summaries: Sequence[Summary], series: Mapping[str, str]) -> Figure:
+    """Share solved against tokens per forward, a panel per task and a line per series.
+
+    Args:
+        series: setting → the line that it is a point of.
+    """
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(s.task for s in summaries))
+    lines = list(dict.fromkeys(series.values()))
+    figure = Figure(figsize=(4.2 * len(tasks), 3.6), layout="constrained")
+    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+        some = [s for s in summaries if s.task == task]
+        for i, line in enumerate(lines):
+            points = sorted((s.tokens_per_forward, s.accuracy, s.low, s.high) for s in some if series.get(s.setting) == line)
+            x, y = [p[0] for p in points], [p[1] for p in points]
+            spread = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
+            axes.errorbar(
+                x, y, yerr=spread, label=line, marker=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], markersize=4,
+                linewidth=1, elinewidth=0.6,
+            )  # fmt: skip
+        axes.set_title(f"{task} (n = {max(s.n for s in some)})", fontsize=9)
+        axes.set_xlabel("tokens per forward pass")
+        axes.set_ylabel("share solved, 95 % interval")
+    handles, shown = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, shown, loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
     return figure
 
 

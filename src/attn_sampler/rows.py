@@ -153,6 +153,10 @@ def _check_sampler(model: Model, params: SamplingParams) -> None:
         for name, indices, size in limits:
             if indices is not None and max(indices) >= size:
                 raise InvalidInputError(name, indices, f"this model has {size}: give indices from 0 to {size - 1}")
+    counted = params.sampler.needs.vocab_size
+    if counted not in (None, model.vocab_size):
+        remedy = f"its options are for a vocabulary of {counted}, this model has {model.vocab_size}: make them for this model"
+        raise InvalidInputError("sampler", params.sampler.name, remedy)
     if params.sampler.needs.leave_one_out:
         if not model.shadows:
             remedy = "it needs a decoder with full attention that predicts each position from its own row"

@@ -86,6 +86,7 @@ class Needs:
         leave_one_out: wants, beside the proposals, a prediction of each position that does not attend to the token standing there
             (tokens that do are still seen).
         one_block: the method has no blocks: the whole answer is one, unless the row asks for a ``block_length``.
+        vocab_size: of the only models that it works with; None for any.
     """
 
     scope: Literal["block", "answer", "canvas"] = "block"
@@ -95,6 +96,7 @@ class Needs:
     revises: bool = False
     leave_one_out: bool = False
     one_block: bool = False
+    vocab_size: int | None = None
 
 
 @dataclass(frozen=True)

@@ -40,18 +40,22 @@ def heads(model: Model) -> list[Setting]:
 
 def rule(model: Model) -> list[Setting]:
     """Dynamic threshold against a fixed number per forward and against static score thresholds."""
-    fixed = [Setting(f"top-{k}", "attention-fixed", {"k": k}) for k in (2, 3, 4)]
-    static = [Setting(f"score > {x}", "attention-fixed", {"k": 1, "score_threshold": x}) for x in (0.8, 0.9, 1.0, 1.1, 1.2)]
-    return [Setting("dynamic threshold 0.9", "attention"), Setting("sequential", SEQUENTIAL), *fixed, *static]
+    taus, scores = (0.95, 0.8, 0.7, 0.6, 0.5), (1.2, 1.1, 1.0, 0.9, 0.8)
+    dynamic = [Setting(f"dynamic {t}", "attention", {"threshold": t}, "dynamic threshold") for t in taus]
+    fixed = [Setting(f"top-{k}", "attention-fixed", {"k": k}, "top-k") for k in (2, 3, 4)]
+    static = [Setting(f"score > {x}", "attention-fixed", {"k": 1, "score_threshold": x}, "static threshold") for x in scores]
+    first = Setting("dynamic 0.9", "attention", {}, "dynamic threshold")
+    return [first, *dynamic, Setting("sequential", SEQUENTIAL, {}, "sequential"), *fixed, *static]
 
 
 def threshold(model: Model) -> list[Setting]:
     """Probability threshold swept: Attn-Sampler with both fallbacks, and Fast-dLLM's confidence threshold."""
+    conf = "attention, fallback=conf"
     taus = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
     return [
-        *(Setting(f"attention {t}", "attention", {"threshold": t}) for t in taus),
-        *(Setting(f"attention, fallback=conf {t}", "attention", {"threshold": t, "fallback": "conf"}) for t in taus),
-        *(Setting(f"fast-dllm {t}", "fast-dllm", {"threshold": t}) for t in taus),
+        *(Setting(f"attention {t}", "attention", {"threshold": t}, "attention") for t in taus),
+        *(Setting(f"{conf} {t}", "attention", {"threshold": t, "fallback": "conf"}, conf) for t in taus),
+        *(Setting(f"fast-dllm {t}", "fast-dllm", {"threshold": t}, "fast-dllm") for t in taus),
     ]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from attn_sampler.evals.likelihood import (
     subset_log_likelihood,
 )
 from attn_sampler.evals.statistics import bootstrap, spearman
-from attn_sampler.evals.tasks import Problem, is_held_out, sudoku_problem, word_problems
+from attn_sampler.evals.tasks import problems
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
 from attn_sampler.rng import ORDER, uniform
@@ -118,20 +117,8 @@ def answered(
 def task_items(engine: Engine, tasks: Sequence[str], n: int, seed: int) -> list[Item]:
     """``n`` held-out problems of each task with reference answers: ``"sudoku4"`` (4 to 12 clues), ``"word"`` (1 to 3 steps)."""
     check_number("n", n, low=1, integer=True)
-    found: list[Problem] = []
-    for task in tasks:
-        check_choice("task", task, ("sudoku4", "word"))
-        found += word_problems(n, seed) if task == "word" else _sudokus(n, seed)
+    found = [problem for task in tasks for problem in problems(task, n, seed)]
     return [item(engine, problem.prompt, problem.answer, problem.task) for problem in found]
-
-
-def _sudokus(n: int, seed: int) -> list[Problem]:
-    rng, found = random.Random(seed), {}
-    while len(found) < n:
-        problem = sudoku_problem(rng, rng.randint(4, 12))
-        if is_held_out(problem.prompt):
-            found[problem.prompt] = problem
-    return list(found.values())
 
 
 # --- one prompt -----------------------------------------------------------------------------------------------------

@@ -8,34 +8,48 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from attn_sampler.engine import Engine
+from attn_sampler.engine import Engine, Result
 from attn_sampler.errors import InvalidInputError
 from attn_sampler.evals.statistics import mcnemar, wilson
 from attn_sampler.evals.tasks import Problem, solved
 from attn_sampler.params import SamplingParams
+from attn_sampler.seam import Sampler
 
 __all__ = ["Sample", "Setting", "Study", "Summary", "summarise", "table"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A sampler with its options under a name, as a line of a table."""
+    """A sampler with its options under a name, as a line of a table.
+
+    Attributes:
+        series: settings of one series are one line of a plot.
+    """
 
     label: str
-    sampler: str
+    sampler: str | Sampler
     options: Mapping[str, Any] = field(default_factory=dict)
+    series: str = ""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One answered problem."""
+    """One answered problem.
+
+    Attributes:
+        tokens: up to and including the first end-of-sequence token.
+        log_likelihood: sum over all commits of the log of the model's probability of the token when it was written, nats: the
+            answer's likelihood under the order in which it was written.
+    """
 
     task: str
     setting: str
@@ -46,6 +60,7 @@ class Sample:
     solved: bool
     tokens: int
     forwards: int
+    log_likelihood: float
 
 
 @dataclass(frozen=True)
@@ -100,11 +115,13 @@ class Study:
             for setting in self.settings:
                 params = self.params(setting)
                 missing = [(t, i) for t, s, i in wanted if s is setting and (t, setting.label, i) not in found]
-                for task, index, result in _answers(engine, params, [(t, i, self.tasks[t][i]) for t, i in missing]):
+                for task, index, result, log_likelihood in _answers(
+                    engine, params, [(t, i, self.tasks[t][i]) for t, i in missing]
+                ):
                     problem = self.tasks[task][index]
                     sample = Sample(
                         task, setting.label, index, problem.difficulty, problem.prompt, result.text, solved(problem, result.text),
-                        result.completion_tokens, result.forwards,
+                        result.completion_tokens, result.forwards, round(log_likelihood, 4),
                     )  # fmt: skip
                     found[task, setting.label, index] = sample
                     file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
@@ -114,9 +131,12 @@ class Study:
         return [found[t, s.label, i] for t, s, i in wanted]
 
 
-def _answers(engine: Engine, params: SamplingParams, asked: Sequence[tuple[str, int, Problem]]) -> Iterable[tuple[str, int, Any]]:
-    """Results as they come; rows join the batch as others leave it."""
+def _answers(
+    engine: Engine, params: SamplingParams, asked: Sequence[tuple[str, int, Problem]]
+) -> Iterable[tuple[str, int, Result, float]]:
+    """Results as they come, with their log-likelihoods; rows join the batch as others leave it."""
     waiting = iter(asked)
+    likelihood: dict[int, float] = defaultdict(float)
     running: dict[int, tuple[str, int]] = {}
 
     def admit(count: int) -> None:
@@ -127,8 +147,9 @@ def _answers(engine: Engine, params: SamplingParams, asked: Sequence[tuple[str, 
     try:
         while running:
             for step in engine.step():
+                likelihood[step.row] += sum(math.log(p) if p > 0 else -math.inf for p in step.confidences)
                 if step.result is not None:
-                    yield *running.pop(step.row), step.result
+                    yield *running.pop(step.row), step.result, likelihood.pop(step.row)
                     admit(1)
     finally:
         for row in running:
@@ -179,6 +200,7 @@ class Summary:
         low, high: 95 % Wilson interval of the accuracy.
         forwards: mean per problem.
         tokens_per_forward: tokens up to the first end-of-sequence token, over all forward passes.
+        log_likelihood: mean per problem, nats.
         better, worse: problems that only this setting solves, and only the first setting of the study.
         p: of the exact McNemar test of these two numbers; None for the first setting.
     """
@@ -191,6 +213,7 @@ class Summary:
     high: float
     forwards: float
     tokens_per_forward: float
+    log_likelihood: float
     better: int
     worse: int
     p: float | None
@@ -211,9 +234,22 @@ def summarise(samples: Iterable[Sample]) -> list[Summary]:
         n, forwards = len(some), sum(s.forwards for s in some)
         low, high = wilson(sum(right.values()), n)
         p = None if base is right else mcnemar(better, worse)
-        tokens = sum(s.tokens for s in some)
+        tokens, likelihood = sum(s.tokens for s in some), sum(s.log_likelihood for s in some)
         out.append(
-            Summary(task, setting, n, sum(right.values()) / n, low, high, forwards / n, tokens / forwards, better, worse, p)
+            Summary(
+                task,
+                setting,
+                n,
+                sum(right.values()) / n,
+                low,
+                high,
+                forwards / n,
+                tokens / forwards,
+                likelihood / n,
+                better,
+                worse,
+                p,
+            )
         )
     return out
 
@@ -225,14 +261,14 @@ def table(summaries: Sequence[Summary]) -> str:
         some = [s for s in summaries if s.task == task]
         lines += [f"**{task}**, {some[0].n} problems", ""]
         lines += [
-            "| setting | solved | 95 % interval | forwards | tokens per forward | against the first | p |",
-            "|---|---|---|---|---|---|---|",
+            "| setting | solved | 95 % interval | forwards | tokens per forward | log-likelihood | against the first | p |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for s in some:
             against, p = ("", "") if s.p is None else (f"+{s.better} −{s.worse}", f"{s.p:.2g}")
             cells = (
                 s.setting, f"{100 * s.accuracy:.1f} %", f"{100 * s.low:.1f} – {100 * s.high:.1f}", f"{s.forwards:.1f}",
-                f"{s.tokens_per_forward:.2f}", against, p,
+                f"{s.tokens_per_forward:.2f}", f"{s.log_likelihood:.3f}", against, p,
             )  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")

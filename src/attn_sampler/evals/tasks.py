@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 
-from attn_sampler.errors import InvalidInputError
+from attn_sampler.errors import InvalidInputError, UnknownNameError
 
 HELD_OUT_MODULUS = 16
 
@@ -233,6 +233,14 @@ def sudoku_problems(n: int, seed: int, clues: tuple[int, ...] = tuple(range(4, 1
         if is_held_out(problem.prompt):
             found.setdefault(problem.prompt, problem)
     return list(found.values())
+
+
+def problems(task: str, n: int, seed: int) -> list[Problem]:
+    """``n`` held-out problems of a task of the embedded model."""
+    makers = {"sudoku4": sudoku_problems, "word": word_problems}
+    if task not in makers:
+        raise UnknownNameError("task", task, makers)
+    return makers[task](n, seed)
 
 
 def sudoku_solved(prompt: str, text: str) -> bool:

@@ -25,6 +25,7 @@ BUILT_IN = {
     "attention": "attention:AttentionParallel",
     "attention-exact": "attention_exact:ExactParallel",
     "attention-exact-sequential": "attention_exact:ExactSequential",
+    "attention-fixed": "attention_fixed:AttentionFixed",
     "attention-net": "attention_net:NetParallel",
     "attention-net-sequential": "attention_net:NetSequential",
     "attention-sequential": "attention:AttentionSequential",

@@ -63,7 +63,7 @@ class PcSampler:
 
     @property
     def needs(self) -> Needs:
-        return Needs()
+        return Needs(vocab_size=None if self.frequencies is None else self.frequencies.vocab_size)
 
     def select(self, window: Window, memory: Memory) -> Selection:
         score = self.score(window)
@@ -80,10 +80,6 @@ class PcSampler:
         return (1 - self.decay) * (calibrated - low) / (high - low).clamp(min=EPSILON) + self.decay * (1 - place / length)
 
     def _surprise(self, window: Window) -> Float64[Tensor, "rows width"] | float:
-        table, vocab = self.frequencies, window.proposal.logits.shape[-1]
-        if table is None:
+        if self.frequencies is None:
             return 1.0
-        if table.vocab_size != vocab:
-            remedy = f"the model has {vocab} tokens, the table was counted with {table.vocab_size}: count again with this model"
-            raise InvalidInputError("frequencies", table, remedy)
-        return -(table.shares(window.positions.device)[window.proposal.tokens] + EPSILON).log()
+        return -(self.frequencies.shares(window.positions.device)[window.proposal.tokens] + EPSILON).log()

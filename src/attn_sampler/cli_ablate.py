@@ -1,0 +1,61 @@
+"""The command that runs the paper's ablations, registered by cli.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attn_sampler.cli import Adapter, AsJson, Device, Dtype, Family, Model, Quantize, app, load_engine
+from attn_sampler.errors import check_number
+
+__all__ = ["ablate"]
+
+
+@app.command()
+def ablate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="layers, heads, rule or threshold.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Keeps every answer; a run cut off goes on there.")],
+    task: Annotated[list[str] | None, typer.Option(help="sudoku4 or word; repeatable.  [default: both]")] = None,
+    n: Annotated[int, typer.Option("-n", help="Problems of each task.")] = 200,
+    max_new_tokens: Annotated[int, typer.Option(help="Masks appended to the prompt.")] = 32,
+    seed: Annotated[int, typer.Option(help="Of problems and rows.")] = 0,
+    model: Model = None,
+    as_json: AsJson = False,
+    family: Family = None,
+    adapter: Adapter = None,
+    quantize: Quantize = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """What the choices inside Attn-Sampler are worth: layers, heads, the rule, the probability threshold.
+
+    Writes DIR/table.md and DIR/plot.svg (the plot needs the extra plots).
+    """
+    from attn_sampler import plots
+    from attn_sampler.evals import ablate as ablations
+    from attn_sampler.evals.study import Study, summarise, table
+    from attn_sampler.evals.tasks import problems
+
+    check_number("n", n, low=1, integer=True)
+    plots.check(output / "plot.svg")
+    tasks = {one: problems(one, n, seed) for one in task or ("sudoku4", "word")}
+    engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
+    settings = ablations.settings(name, engine.model)
+    study = Study(settings, tasks, max_new_tokens=max_new_tokens, seed=seed, model=model or "embedded")
+    summaries = summarise(study.run(engine, output, _show))
+    text = table(summaries)
+    (output / "table.md").write_text(text, encoding="utf-8")
+    series = {setting.label: setting.series for setting in settings if setting.series}
+    plots.save(plots.frontier(summaries, series) if series else plots.accuracies(summaries), output / "plot.svg")
+    typer.echo(json.dumps([dataclasses.asdict(s) for s in summaries]) if as_json else text)
+    typer.echo(f"wrote {output}/table.md and {output}/plot.svg", err=True)
+
+
+def _show(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        typer.echo(f"\r{done}/{total}" + ("" if done < total else "\n"), nl=False, err=True)
