@@ -1,40 +1,22 @@
-"""The two tasks of the embedded model: arithmetic word problems and 4 x 4 Sudoku, each with an exact scorer.
+"""Arithmetic word problems in a few short sentences, made here; a task of the embedded model.
 
-Both generators are pure functions of a ``random.Random``; nothing here imports torch. A problem belongs to the *held-out*
-split when the CRC-32 of its prompt is divisible by 16; training code drops those, evaluation draws only from them.
+The generators are pure functions of a ``random.Random``. A problem belongs to the *held-out* split when the CRC-32 of its prompt
+is divisible by 16; training code drops those, evaluation draws only from them.
 """
 
 from __future__ import annotations
 
 import random
 import re
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from itertools import permutations
 
-from attn_sampler.errors import InvalidInputError, UnknownNameError
+from attn_sampler.errors import InvalidInputError
+from attn_sampler.evals.tasks.task import Problem, Score, Task, is_held_out
 
-HELD_OUT_MODULUS = 16
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem: the prompt, a reference answer, and what a scorer needs."""
-
-    task: str
-    prompt: str
-    answer: str
-    difficulty: int  # word problems: number of steps; Sudoku: number of clues
-
-
-def is_held_out(prompt: str) -> bool:
-    """Whether this prompt is reserved for evaluation (1 in 16, by CRC-32)."""
-    return zlib.crc32(prompt.encode()) % HELD_OUT_MODULUS == 0
-
-
-# --- arithmetic word problems ---------------------------------------------------------------------------------------
+__all__ = [
+    "CONTAINERS", "GAINS", "LOSSES", "PEOPLE", "RANGES", "THINGS", "WORD", "Ranges", "final_number", "sum_problem",
+    "word_problem", "word_problems",
+]  # fmt: skip
 
 PEOPLE = (
     ("Tom", "He"), ("Sam", "He"), ("Ben", "He"), ("Max", "He"), ("Leo", "He"), ("Jack", "He"),
@@ -172,88 +154,16 @@ def final_number(text: str) -> int | None:
     return int(found[-1]) if found else None
 
 
-# --- 4 x 4 Sudoku ---------------------------------------------------------------------------------------------------
+def _judge(problem: Problem, text: str) -> Score:
+    found = final_number(text)
+    return Score(found == final_number(problem.answer), {"extracted": "" if found is None else str(found)})
 
 
-@cache
-def sudoku_grids() -> tuple[str, ...]:
-    """All 288 complete 4 x 4 Sudoku grids, each as 16 digits row by row."""
-    rows = ["".join(p) for p in permutations("1234")]
-    return tuple(grid for grid in map("".join, _products(rows)) if _units_complete(grid))
-
-
-def _products(rows: list[str]) -> Iterator[tuple[str, str, str, str]]:
-    for a in rows:
-        for b in rows:
-            if set(a[:2]) & set(b[:2]) or any(x == y for x, y in zip(a, b, strict=True)):
-                continue
-            for c in rows:
-                if any(x in (y, z) for x, y, z in zip(c, a, b, strict=True)):
-                    continue
-                # the last row is what each column still lacks
-                d = "".join((set("1234") - {x, y, z}).pop() for x, y, z in zip(a, b, c, strict=True))
-                yield a, b, c, d
-
-
-def _units_complete(grid: str) -> bool:
-    rows = [grid[i : i + 4] for i in range(0, 16, 4)]
-    columns = [grid[i::4] for i in range(4)]
-    boxes = [grid[i : i + 2] + grid[i + 4 : i + 6] for i in (0, 2, 8, 10)]
-    return all(set(unit) == set("1234") for unit in rows + columns + boxes)
-
-
-def sudoku_prompt(puzzle: str) -> str:
-    """The prompt for a 4 x 4 puzzle given as 16 digits row by row, 0 for an empty cell; white space is ignored."""
-    cells = "".join(puzzle.split())
-    if len(cells) != 16 or set(cells) - set("01234"):
-        raise InvalidInputError("puzzle", puzzle, "give 16 digits from 0 to 4, row by row, 0 for an empty cell")
-    return "Sudoku:\n" + _in_rows(cells)
-
-
-def _in_rows(cells: str) -> str:
-    return "\n".join(cells[i : i + 4] for i in range(0, 16, 4))
-
-
-def sudoku_problem(rng: random.Random, clues: int) -> Problem:
-    """A uniformly drawn grid of which ``clues`` uniformly drawn cells are given (the solution need not be unique)."""
-    if not 0 <= clues <= 16:
-        raise InvalidInputError("clues", clues, "give a number of cells from 0 to 16")
-    grid = rng.choice(sudoku_grids())
-    given = set(rng.sample(range(16), clues))
-    puzzle = "".join(c if i in given else "0" for i, c in enumerate(grid))
-    return Problem("sudoku4", sudoku_prompt(puzzle), _in_rows(grid), clues)
-
-
-def sudoku_problems(n: int, seed: int, clues: tuple[int, ...] = tuple(range(4, 13))) -> list[Problem]:
-    """``n`` distinct held-out puzzles, the numbers of clues drawn evenly; the same list for the same seed."""
-    rng = random.Random(seed)
-    found: dict[str, Problem] = {}
-    while len(found) < n:
-        problem = sudoku_problem(rng, rng.choice(clues))
-        if is_held_out(problem.prompt):
-            found.setdefault(problem.prompt, problem)
-    return list(found.values())
-
-
-def problems(task: str, n: int, seed: int) -> list[Problem]:
-    """``n`` held-out problems of a task of the embedded model."""
-    makers = {"sudoku4": sudoku_problems, "word": word_problems}
-    if task not in makers:
-        raise UnknownNameError("task", task, makers)
-    return makers[task](n, seed)
-
-
-def sudoku_solved(prompt: str, text: str) -> bool:
-    """Whether ``text`` is a complete, valid grid that keeps every clue of ``prompt`` (any valid completion counts)."""
-    given = "".join(re.findall(r"[0-4]", prompt))
-    cells = "".join(text.split())
-    if len(cells) != 16 or set(cells) - set("1234") or not _units_complete(cells):
-        return False
-    return all(g in ("0", c) for g, c in zip(given, cells, strict=True))
-
-
-def solved(problem: Problem, text: str) -> bool:
-    """Whether ``text`` answers ``problem``."""
-    if problem.task == "sudoku4":
-        return sudoku_solved(problem.prompt, text)
-    return final_number(text) == final_number(problem.answer)
+WORD = Task(
+    name="word",
+    version=1,
+    source="made by attn_sampler.evals.tasks.word_problems: held-out problems of the embedded model's generator, 1 to 3 steps",
+    styles={"plain": lambda problem: problem.prompt},
+    judge=_judge,
+    make=word_problems,
+)
