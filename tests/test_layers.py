@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "models": ("attention", "models", "cache"),
     "engine": ("text", "turns", "rows", "batch", "engine"),
     "consumers of Steps": ("frames", "trace", "replay", "view", "plots"),
-    "edges": ("bench", "evals", "server", "cli", "cli_ablate", "cli_frequencies", "cli_lab"),
+    "edges": ("bench", "evals", "server", "cli"),
 }  # fmt: skip
 LEVEL = {unit: level for level, units in enumerate(LAYERS.values()) for unit in units}
 ORDER = LAYERS["algorithm"]  # the reading order: each imports only what stands before it
@@ -38,14 +38,18 @@ HOMES = {
     "accelerate": {"models"},
     "torchao": {"models"},
     "matplotlib": {"plots"},
-    "rich": {"view", "cli", "cli_lab"},
-    "typer": {"cli", "cli_ablate", "cli_frequencies", "cli_lab"},
+    "rich": {"view", "cli"},
+    "typer": {"cli"},
 }
 
 
 def unit(path: Path) -> str:
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    return parts[0]
+    return name_of(path.relative_to(SOURCE).with_suffix("").parts[0])
+
+
+def name_of(top: str) -> str:
+    """The command's files, cli.py and cli_*.py, are one unit."""
+    return "cli" if top.startswith("cli_") else top
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -72,7 +76,7 @@ def units_imported(path: Path) -> set[str]:
     for name in imports(path):
         top, _, rest = name.partition(".")
         if top == "attn_sampler" and rest.split(".")[0] not in ("", "__version__"):
-            found.add(rest.split(".")[0])
+            found.add(name_of(rest.split(".")[0]))
     return found
 
 

@@ -5,7 +5,6 @@ Nothing heavy is imported until a command runs, so that ``--help`` answers at on
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -30,10 +29,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Attention-guided sampling for diffusion language models.",
 )
-bench = typer.Typer(no_args_is_help=True, help="Measure speed.")
-app.add_typer(bench, name="bench")
-models = typer.Typer(invoke_without_command=True, help="List the model families that load; write and check checkpoints.")
-app.add_typer(models, name="models")
 
 DEMO_DELAY_S = 0.12  # a small model on a CPU fills a canvas faster than the eye can follow
 
@@ -288,78 +283,6 @@ def samplers(as_json: AsJson = False) -> None:
         typer.echo(f"{item['name']}\n    {item['summary']}\n    {shown}\n    {item['paper']}")
 
 
-@models.callback()
-def list_models(context: typer.Context, as_json: AsJson = False) -> None:
-    if context.invoked_subcommand is not None:
-        if as_json:
-            raise InvalidInputError("json", True, f"write it behind the command: models {context.invoked_subcommand} --json")
-        return
-    from attn_sampler.models import FAMILIES
-
-    rows = [
-        {
-            "family": name,
-            "checkpoints": family.checkpoints,
-            "runs_as": family.stock if isinstance(family.stock, str) else ", ".join(family.stock.values()),
-            "attention": family.attention,
-            "shifted": family.shifted,
-            "mask_token": family.mask_token,
-            "settings": dict(family.settings),
-            "source": family.source,
-        }
-        for name, family in FAMILIES.items()
-    ]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        shift = ", logits shifted by one" if row["shifted"] else ""
-        facts = f"{row['runs_as']}, {row['attention']}{shift}, mask {row['mask_token']}"
-        typer.echo(f"{row['family']}\n    {row['checkpoints']}\n    {facts}")
-
-
-@models.command()
-def tiny(
-    family: Annotated[str | None, typer.Argument(metavar="FAMILY", help="A name that --list shows.")] = None,
-    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Is made; must not hold anything.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
-    listed: Annotated[bool, typer.Option("--list", help="Print the names.")] = False,
-) -> None:
-    """Write a tiny random checkpoint in the real layout of a family."""
-    from attn_sampler.models.tiny import LAYOUTS, write
-
-    if listed:
-        for name, layout in LAYOUTS.items():
-            typer.echo(f"{name}: family {layout.family}, model_type {layout.config['model_type']}, mask {layout.mask}")
-        return
-    if family is None or folder is None:
-        raise InvalidInputError("family" if family is None else "folder", None, "give FAMILY and DIR, or --list")
-    write(family, folder, seed=seed)
-    typer.echo(f"wrote {folder}: load it with family={LAYOUTS[family].family!r}", err=True)
-
-
-@models.command()
-def check(
-    source: Annotated[str, typer.Argument(metavar="DIR_OR_ID", help="Checkpoint directory or Hub id.")],
-    family: Family = None,
-    mask_id: Annotated[int | None, typer.Option(help="Where the checkpoint names no mask token.")] = None,
-    as_json: AsJson = False,
-    dtype: Dtype = "auto",
-    device: Device = None,
-) -> None:
-    """Look a checkpoint over before the first run; exit code 1 if something fails."""
-    from attn_sampler.models.check import check as points_of
-
-    points = points_of(source, family=family, mask_id=mask_id, dtype=dtype, device=device)
-    if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(point) for point in points], indent=2))
-    else:
-        for point in points:
-            typer.echo(f"{point.outcome:<9}  {point.name:<9}  {point.says}")
-    if any(point.outcome == "failed" for point in points):
-        raise typer.Exit(1)
-
-
 @app.command()
 def env() -> None:
     """Print versions and devices, for bug reports."""
@@ -396,58 +319,7 @@ def replay(
     replay_in_terminal(trace, delay)
 
 
-@bench.command()
-def attention(
-    as_json: AsJson = False,
-    canvas: Annotated[int, typer.Option(help="Positions.")] = 512,
-    window: Annotated[int, typer.Option(help="Positions asked about.")] = 32,
-    rounds: Annotated[int, typer.Option(help="Rounds measured.")] = 15,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-) -> None:
-    """What attention statistics cost beside a plain forward pass."""
-    from attn_sampler.bench.attention import measure
-
-    result = measure(canvas=canvas, window=window, rounds=rounds, device=device)
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    for name in ("columns_over_plain", "local_over_plain", "columns_over_eager"):
-        typer.echo(f"{name}: {result[name]:.3f} (rounds {result[name + '_low']:.3f} to {result[name + '_high']:.3f})")
-    conditions = {k: f"{v:.1f}" if isinstance(v, float) else v for k, v in result.items() if "_over_" not in k}
-    typer.echo(", ".join(f"{k} {v}" for k, v in conditions.items()), err=True)
-
-
-@bench.command("cache")
-def bench_cache(
-    as_json: AsJson = False,
-    canvas: Annotated[list[int] | None, typer.Option(help="Positions; repeatable.  [default: 128 256 512 1024 2048]")] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds measured.")] = 3,
-    sampler: Sampler = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-) -> None:
-    """What KV caches save, and how much memory they take."""
-    from attn_sampler.bench.cache import measure
-
-    records = measure(
-        canvases=canvas or (128, 256, 512, 1024, 2048), rounds=rounds, sampler=sampler or "confidence", device=device
-    )
-    if as_json:
-        typer.echo(json.dumps(records))
-        return
-    for r in records:
-        spread = f"{r['over_none_low']:.3f} to {r['over_none_high']:.3f}"
-        size = f"{r['cache_bytes'] / 2**20:.1f} MiB"
-        typer.echo(
-            f"canvas {r['canvas']:5}  {r['policy']:18} {r['ms_per_token']:8.1f} ms/token  "
-            f"{r['over_none']:.3f} of none ({spread})  {size}"
-        )
-    conditions = {
-        k: v for k, v in records[0].items() if k not in ("canvas", "policy", "cache_bytes") and not isinstance(v, float)
-    }
-    typer.echo(", ".join(f"{k} {v}" for k, v in conditions.items()), err=True)
-
-
-from attn_sampler import cli_ablate, cli_frequencies, cli_lab  # noqa: E402, F401 (their commands need the app and the options above)
+from attn_sampler import cli_ablate, cli_bench, cli_frequencies, cli_lab, cli_models  # noqa: E402, F401 (their commands need the app and the options above)
 
 
 def main() -> None:

@@ -76,8 +76,7 @@ def propose(
         tokens = torch.where(choice.temperature[:, None] > 0, _sample(logits, choice, positions), tokens)
     if unsure is not None:
         logits = logits + unsure[:, None].to(logits.dtype)
-    chosen = logits.gather(-1, tokens[..., None])[..., 0]
-    return Proposal(tokens, (chosen - logits.logsumexp(-1)).exp(), logits)
+    return Proposal(tokens, logits.softmax(-1).gather(-1, tokens[..., None])[..., 0], logits)
 
 
 def _sample(

@@ -158,12 +158,15 @@ def attention_threshold(
 def independent_set(
     score: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"], conflict: Bool[Tensor, "rows width width"]
 ) -> Bool[Tensor, "rows width"]:
-    """Down the scores, every candidate that is in conflict with none taken before it. ``conflict`` is symmetric."""
-    order = rank(score, candidates).argsort(1)
-    every = torch.arange(len(order), device=order.device)
-    taken, barred = torch.zeros_like(candidates), ~candidates
-    for here in order.unbind(1):
-        free = ~barred[every, here]
-        taken = taken.scatter(1, here[:, None], free[:, None])
-        barred = barred | (free[:, None] & conflict[every, here])
-    return taken
+    """Down the scores, every candidate that is in conflict with none taken before it. ``conflict`` is symmetric.
+
+    Found as a fixed point: a candidate is taken where no higher one in conflict with it is. After n rounds the first n of the
+    order are settled.
+    """
+    place = rank(score, candidates)
+    open_ = candidates.to(score.dtype)
+    above = (conflict & (place[:, None] < place[:, :, None])).to(score.dtype)
+    taken = open_
+    for _ in range(score.shape[1] - 1):
+        taken = open_ * ((above @ taken[..., None])[..., 0] == 0)
+    return taken.bool()

@@ -35,7 +35,8 @@ def logit_gap(window: Window) -> Float[Tensor, "rows width"]:
 def entropy(window: Window) -> Float[Tensor, "rows width"]:
     """Entropy of the distribution in nats (a *low* entropy is a sure position; samplers order by its negative)."""
     log_p = window.proposal.logits.log_softmax(-1)
-    return -(log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(-1)
+    log_p.clamp_(min=torch.finfo(log_p.dtype).min)  # in place: a copy as large as the logits costs as much as the sum
+    return -log_p.exp().mul_(log_p).sum(-1)
 
 
 def random(window: Window) -> Float[Tensor, "rows width"]:

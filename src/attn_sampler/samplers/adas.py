@@ -82,13 +82,16 @@ def picked(
 ) -> tuple[Int[Tensor, "rows width"], Float[Tensor, "rows width"]]:
     """When each candidate would be picked (the others after all of them), and what it was worth then (others: the confidence)."""
     width = confidence.shape[1]
-    every, columns = torch.arange(len(confidence), device=confidence.device), torch.arange(width, device=confidence.device)
-    doubt = alpha * (1 - confidence).clamp(min=0)
-    worth, score = confidence.masked_fill(~candidates, -torch.inf), confidence
-    turn = torch.full_like(candidates, width, dtype=torch.long)
-    for n in range(width):
-        best = worth.argmax(1)
-        now = candidates & (turn == width) & (columns == best[:, None])
-        turn, score = turn.masked_fill(now, n), torch.where(now, worth, score)
-        worth = (worth - attention[every, :, best] * doubt[every, best, None]).masked_fill(now, -torch.inf)
+    every = torch.arange(len(confidence), device=confidence.device)
+    # what the pick of column s takes from each row's worth, s first; a position is worth nothing once it is picked
+    cost = attention.mT * (alpha * (1 - confidence).clamp(min=0))[..., None]
+    once = cost.diagonal_scatter(torch.full_like(confidence, torch.inf), dim1=1, dim2=2)
+    worth, picks = confidence.masked_fill(~candidates, -torch.inf), []
+    for _ in range(width):
+        picks.append(worth.argmax(1))
+        worth = worth - once[every, picks[-1]]
+    turns = torch.arange(width, device=confidence.device).expand_as(candidates)
+    turn = torch.full_like(turns, width).scatter_reduce(1, torch.stack(picks, 1), turns, "amin").masked_fill(~candidates, width)
+    before = candidates[:, :, None] & candidates[:, None] & (turn[:, :, None] < turn[:, None])
+    score = confidence - (cost * before).sum(1)
     return turn.argsort(dim=1, stable=True).argsort(1), score

@@ -57,12 +57,15 @@ class Credit:
         return Needs()
 
     def select(self, window: Window, memory: Memory) -> Selection:
-        logits = window.proposal.logits
-        best, token = logits.softmax(-1).max(-1, keepdim=True)
-        credit = torch.zeros_like(logits) if not memory else self.beta * memory["credit"]
-        credit = credit.masked_fill((window.step_in_block == 0)[:, None, None], 0.0)
-        credit = credit.scatter_add(-1, token, (best**self.gamma).masked_fill(~window.candidates[..., None], 0.0))
-        proposal = fused(window, logits + self.alpha * credit.log1p())
+        logits, choice = window.proposal.logits, window.choice
+        if choice is not None and not choice.samples:  # the proposal is the most likely token already
+            best, token = window.proposal.confidence[..., None], window.proposal.tokens[..., None]
+        else:
+            best, token = logits.softmax(-1).max(-1, keepdim=True)
+        fading = self.beta * (window.step_in_block > 0).to(logits.dtype)[:, None, None]
+        credit = memory["credit"] * fading if memory else torch.zeros_like(logits)
+        credit.scatter_add_(-1, token, (best**self.gamma).masked_fill(~window.candidates[..., None], 0.0))
+        proposal = fused(window, credit.log1p().mul_(self.alpha).add_(logits))
         commit = rules.capped_threshold(proposal.confidence, window.candidates, window.quota, self.threshold)
         return Selection(commit, proposal.confidence, {"credit": credit}, proposal=proposal)
 

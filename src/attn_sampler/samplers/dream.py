@@ -63,14 +63,15 @@ class Dream:
         if self.alg == "origin":
             commit, score = window.candidates & (chance < share[:, None]), 1 - chance
         else:
-            p = scaled(window.proposal.logits, window.choice).softmax(-1)
+            filtered = window.choice.samples or window.choice.filters
+            p = (scaled(window.proposal.logits, window.choice) if filtered else window.proposal.logits).softmax(-1)
             if self.alg == "maskgit_plus":
                 score = p.gather(-1, window.proposal.tokens[..., None])[..., 0]
             elif self.alg == "topk_margin":
                 best = p.topk(2, -1).values
                 score = best[..., 0] - best[..., 1]
             else:
-                score = (p * (p + 1e-10).log()).sum(-1)
+                score = (p + 1e-10).log_().mul_(p).sum(-1)
             if self.alg_temp > 0:  # the largest of score / alg_temp plus Gumbel noise are such a draw without replacement
                 score = score / self.alg_temp - (-chance.log()).log()
             count = (window.candidates.sum(1) * share).long()

@@ -9,6 +9,7 @@ may then leave masks behind when ``steps`` is below the answer's length). Deviat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -52,8 +53,9 @@ class Klass:
     def select(self, window: Window, memory: Memory) -> Selection:
         confidence = scores.confidence(window)
         p = window.proposal.logits.softmax(-1)
-        before = memory["p"] if memory else torch.zeros_like(p)
-        kl = (p * ((p + EPSILON).log() - (before + EPSILON).log())).sum(-1)
+        log_p = (p + EPSILON).log_().sub_(math.log(EPSILON))  # zero is probability 0, which the first forward is compared with
+        before = memory["log_p"] if memory else torch.zeros_like(p)
+        kl = (log_p - before).mul_(p).sum(-1)
         past = memory["kl"] if memory else torch.zeros(*kl.shape, self.history, dtype=kl.dtype, device=kl.device)
         past = torch.cat([past[..., 1:], kl[..., None]], -1)
         warm = (window.step_in_block >= self.history - 1)[:, None]
@@ -61,4 +63,4 @@ class Klass:
         slow = rules.top_k(confidence, window.candidates, window.quota)
         short = ready.sum(1) < torch.minimum(window.quota, window.candidates.sum(1))
         commit = ready | (slow & short[:, None])
-        return Selection(commit, confidence, {"p": p, "kl": past})
+        return Selection(commit, confidence, {"log_p": log_p, "kl": past})
