@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/attn-sampler generate --watch "$$(printf '$(PUZZLE)')"
 
 test: setup
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n logical
 
 check: setup
 	$(BIN)/ruff format --check .

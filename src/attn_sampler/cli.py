@@ -195,17 +195,22 @@ def _params(sampler: str | None, option: list[str] | None, threshold: float | No
 
 
 def load_engine(model: str | None, dtype: str, **given: Any) -> Engine:
-    """The model of ``--model``, without what the libraries below print while loading."""
+    """The model of ``--model``."""
+    from attn_sampler.engine import load
+
+    hush()
+    return load(model, dtype=dtype, **given)
+
+
+def hush() -> None:
+    """Keep what the libraries below print while loading off the terminal."""
     import logging
 
     from transformers.utils.logging import disable_progress_bar
 
-    from attn_sampler.engine import load
-
     disable_progress_bar()
     for name in ("torchao", "torch.utils._pytree"):  # where torchao is installed: GPU kernels that do not load, enums
         logging.getLogger(name).setLevel(logging.ERROR)
-    return load(model, dtype=dtype, **given)
 
 
 def _run(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from attn_sampler.cli import AsJson, Sampler, app
+from attn_sampler.cli import AsJson, Sampler, app, hush
 
 __all__ = ["attention", "bench", "bench_cache", "selection"]
 
@@ -73,6 +73,7 @@ def selection(
     """What choosing costs beside the embedded model's forward pass."""
     from attn_sampler.bench.selection import measure
 
+    hush()
     records = measure(names=sampler, rows=rows, rounds=rounds)
     if as_json:
         typer.echo(json.dumps(records))
