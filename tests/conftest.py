@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 # Every module whose signatures name tensor shapes is checked. The edges (params, engine, text, the samplers' options) are
 # not: there the library itself must answer wrong types with its own errors, and tests hand them in on purpose.
 SHAPED = (
-    "canvas", "blocks", "rng", "propose", "seam", "scores", "rules", "orders", "attention", "batch", "models.seam",
-    "models.adapter", "evals.likelihood", "evals.statistics",
+    "canvas", "blocks", "rng", "propose", "seam", "scores", "rules", "orders", "attention", "state", "asked", "report",
+    "batch", "models.seam", "models.adapter", "evals.likelihood", "evals.statistics",
 )  # fmt: skip
 jaxtyping.install_import_hook([f"attn_sampler.{name}" for name in SHAPED], "typecheck.typechecked")
 

@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "orders",
     ),
     "models": ("attention", "models", "cache"),
-    "engine": ("text", "turns", "rows", "batch", "engine"),
+    "engine": ("text", "turns", "rows", "state", "asked", "report", "batch", "engine"),
     "consumers of Steps": ("frames", "trace", "replay", "view", "plots"),
     "edges": ("bench", "evals", "server", "cli"),
 }  # fmt: skip

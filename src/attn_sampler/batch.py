@@ -7,75 +7,26 @@ options) form a group; within a group everything is vectorised over rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from attn_sampler import blocks
 from attn_sampler import canvas as canvases
-from attn_sampler.attention import AttentionAsk
+from attn_sampler.asked import Asked, Sizes, ask
 from attn_sampler.cache import Slots, Stretch
 from attn_sampler.canvas import Canvas
 from attn_sampler.models.seam import Ask, Model, Prediction
 from attn_sampler.params import POLICIES, SamplingParams
 from attn_sampler.propose import Choice, Proposal, propose
-from attn_sampler.seam import EarlyExit, Memory, Needs, Sampler, Selection, Window
+from attn_sampler.report import Report, report
+from attn_sampler.seam import EarlyExit, Memory, Sampler, Selection, Window
+from attn_sampler.state import RowState
 
-__all__ = ["Batch", "Outcome", "Report"]
-
-
-@dataclass(frozen=True)
-class RowState:
-    """Per-row numbers, one tensor each: settings that never change, then the state of the active block."""
-
-    block_length: Int[Tensor, " rows"]
-    policy: Int[Tensor, " rows"]  # of the cache: index into POLICIES
-    refresh_every: Int[Tensor, " rows"]  # 0 for never
-    steps_per_block: Int[Tensor, " rows"]  # 0 without a step budget
-    temperature: Float[Tensor, " rows"]
-    top_p: Float[Tensor, " rows"]
-    top_k: Int[Tensor, " rows"]
-    seed: Int[Tensor, " rows"]
-    cfg_scale: Float[Tensor, " rows"]
-    no_eos: Bool[Tensor, " rows"]  # the end-of-sequence token is never proposed
-    no_ends: Bool[Tensor, " rows"]  # nor any other end token (infill)
-    unsure_eos: Bool[Tensor, " rows"]
-    forward: Int[Tensor, " rows"]
-    block_low: Int[Tensor, " rows"]  # -1 before the first forward
-    block_masked: Int[Tensor, " rows"]  # masks it began with
-    block_left: Int[Tensor, " rows"]  # masks it has now
-    step_in_block: Int[Tensor, " rows"]
-    opening: Bool[Tensor, " rows"]  # this step writes the block's first position only
-    opened: Bool[Tensor, " rows"]  # the active block's first step did
-    held: Bool[Tensor, " rows"]  # the sampler is not done with the active block
-    planned: Int[Tensor, " rows"]  # forwards of the whole row: its budget, or one per mask
-    computed: Int[Tensor, " rows"]  # positions before it have their final keys and values in the slots
-
-    def rows(self, index: Int[Tensor, " kept"]) -> RowState:
-        return RowState(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    def join(self, other: RowState) -> RowState:
-        return RowState(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one forward pass did, as Python values, one entry per row."""
-
-    ids: list[list[int]]
-    masked: list[list[int]]
-    settled: list[int]
-    held: list[bool]
-    positions: list[list[int]]
-    candidates: list[list[bool]]
-    commit: list[list[bool]]
-    tokens: list[list[int]]
-    confidence: list[list[float]]
-    score: list[list[float]]
+__all__ = ["Batch", "Outcome"]
 
 
 @dataclass(frozen=True)
@@ -86,29 +37,13 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One group's question to the model: its rows, its sampler or early exit, and where it looks."""
-
-    owner: Sampler | EarlyExit
-    rows: tuple[int, ...]
-    index: Int[Tensor, " some"]
-    positions: Int[Tensor, "some width"]
-    candidates: Bool[Tensor, "some width"]
-    in_block: Bool[Tensor, "some width"]
-    revisable: Bool[Tensor, "some width"] | None  # for samplers that revise
-    windows_left: Int[Tensor, " some"]  # of the active block, this one included
-    choice: Choice
-    ask: Ask
-
-
-@dataclass(frozen=True)
 class Batch:
     """Active rows.
 
     Attributes:
         numbers: the engine's number of each row.
         params: each row's parameters.
-        lengths: each row's block length.
+        sizes: lengths of each row's blocks and answer.
         groups: samplers and early exits, each with its rows.
         memories: sampler or exit → (rows it belongs to, what it asked to be kept).
     """
@@ -117,8 +52,7 @@ class Batch:
     params: tuple[SamplingParams, ...]
     canvas: Canvas
     state: RowState
-    lengths: tuple[int, ...]
-    spans: tuple[int, ...]  # answer length of each row, on the Python side
+    sizes: Sizes
     groups: tuple[tuple[Sampler | EarlyExit, tuple[int, ...]], ...]
     memories: Mapping[Sampler | EarlyExit, tuple[tuple[int, ...], Memory]]
     slots: Slots | None = None
@@ -140,54 +74,23 @@ class Batch:
             lengths, policies: block length and cache policy of each row.
             may_end: whether end tokens may be proposed.
         """
-
-        def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
-            return torch.tensor(list(values), dtype=dtype, device=model.device)
-
-        counts = _block_counts(canvas, column(lengths, torch.long)).tolist()
-        budgets = [0 if p.steps is None else p.steps // n for p, n in zip(params, counts, strict=True)]
-        masks = canvas.masked.sum(1)
-        zeros, never = column([0] * len(params), torch.long), column([0] * len(params), torch.bool)
-        state = RowState(
-            column(lengths, torch.long),
-            column([POLICIES.index(policy) for policy in policies], torch.long),
-            column([p.refresh_every or 0 for p in params], torch.long),
-            column(budgets, torch.long),
-            column([p.temperature for p in params], torch.float64),
-            column([p.top_p for p in params], torch.float64),
-            column([p.top_k for p in params], torch.long),
-            column([p.seed for p in params], torch.long),
-            column([p.cfg_scale for p in params], torch.float64),
-            column([p.logits_eos_inf for p in params], torch.bool),
-            column([not ends for ends in may_end], torch.bool),
-            column([p.confidence_eos_eot_inf for p in params], torch.bool),
-            forward=zeros,
-            block_low=zeros - 1,
-            block_masked=zeros,
-            block_left=zeros,
-            step_in_block=zeros,
-            opening=never,
-            opened=never,
-            held=never,
-            planned=torch.where(column(budgets, torch.long) > 0, column([p.steps or 0 for p in params], torch.long), masks),
-            computed=zeros,
-        )
+        state = RowState.begin(canvas, params, lengths, policies, may_end)
         spans = tuple((canvas.end - canvas.start).tolist())
         slots = Slots() if (model.block_length is not None and model.caches) or set(policies) != {"none"} else None
-        return cls(tuple(numbers), tuple(params), canvas, state, tuple(lengths), spans, _group(params), {}, slots)
+        return cls(tuple(numbers), tuple(params), canvas, state, Sizes(tuple(lengths), spans), _group(params), {}, slots)
 
     def join(self, other: Batch, pad_id: int) -> Batch:
         """These rows and the other's."""
         params = self.params + other.params
         canvas = canvases.stack(self.canvas, other.canvas, pad_id)
         state = self.state.join(other.state)
-        lengths, spans = self.lengths + other.lengths, self.spans + other.spans
+        sizes = Sizes(self.sizes.blocks + other.sizes.blocks, self.sizes.answers + other.sizes.answers)
         slots = None
         if self.slots is not None or other.slots is not None:
             # Rows that join have computed nothing yet; those that were here without slots compute everything every time.
             slots = Slots() if self.slots is None else self.slots.join(len(other.numbers))
         numbers = self.numbers + other.numbers
-        return Batch(numbers, params, canvas, state, lengths, spans, _group(params), self.memories, slots)
+        return Batch(numbers, params, canvas, state, sizes, _group(params), self.memories, slots)
 
     def without(self, gone: set[int]) -> Batch | None:
         """The rows that stay, or None if none does."""
@@ -196,17 +99,20 @@ class Batch:
             return None
         index = torch.tensor(kept, device=self.canvas.ids.device)
         params = tuple(self.params[i] for i in kept)
-        numbers, lengths, spans = (tuple(x[i] for i in kept) for x in (self.numbers, self.lengths, self.spans))
+        numbers = tuple(self.numbers[i] for i in kept)
+        sizes = Sizes(*(tuple(x[i] for i in kept) for x in (self.sizes.blocks, self.sizes.answers)))
         canvas, state = canvases.keep_rows(self.canvas, index), self.state.rows(index)
         slots = None if self.slots is None else self.slots.rows(index)
-        return Batch(numbers, params, canvas, state, lengths, spans, _group(params), self.memories, slots)
+        return Batch(numbers, params, canvas, state, sizes, _group(params), self.memories, slots)
 
     # --- one forward pass -------------------------------------------------------------------------------------------
 
     def advance(self, model: Model) -> Outcome:
         """Run the model once and let every row's sampler commit."""
         batch = self._enter_blocks(model)
-        asked = [batch._ask(owner, rows, model) for owner, rows in self.groups]
+        asked = [
+            ask(owner, rows, batch.canvas, batch.state, self.sizes, batch._choice(rows), model) for owner, rows in self.groups
+        ]
         answers = [(q, p, batch._propose(model, q, p)) for q, p in zip(asked, batch._predict(model, asked), strict=True)]
         canvas, memories, parts = batch.canvas, {}, []
         held, leaving = torch.zeros_like(batch.state.held), torch.zeros_like(batch.state.held)
@@ -244,8 +150,8 @@ class Batch:
             held=held,
             computed=torch.maximum(batch.state.computed, batch.state.block_low),
         )
-        report, faults = batch._report(canvas, state, parts, leaving)
-        return Outcome(replace(batch, canvas=canvas, state=state, memories=memories), report, faults)
+        told, faults = report(self.numbers, canvas, state, parts, leaving)
+        return Outcome(replace(batch, canvas=canvas, state=state, memories=memories), told, faults)
 
     def _enter_blocks(self, model: Model) -> Batch:
         """Notice rows whose active block is a new one.
@@ -265,7 +171,7 @@ class Batch:
         masked = torch.where(fresh, left, state.block_masked)
         step = torch.where(fresh, 0, state.step_in_block)
         opening = (
-            (step == 0) & self._apart(model) & canvas.masked.gather(1, low[:, None])[:, 0]
+            (step == 0) & state.apart(model) & canvas.masked.gather(1, low[:, None])[:, 0]
             if model.shift
             else torch.zeros_like(fresh)
         )
@@ -274,10 +180,6 @@ class Batch:
             opened=state.opened & ~fresh,
         )  # fmt: skip
         return replace(self, state=entered)
-
-    def _apart(self, model: Model) -> Bool[Tensor, " rows"]:
-        """Rows in which the left neighbour of a block's first position is computed in the block's first step only."""
-        return (self.state.policy > 0) | (model.block_length is not None)
 
     def _quota(self, question: Asked) -> Int[Tensor, " some"]:
         """Commits owed now, so that the row ends within its steps: LLaDA's quota, what earlier windows were too small for, and
@@ -290,57 +192,6 @@ class Batch:
         full = torch.full_like(owed, question.positions.shape[1])
         owed = torch.where(steps - state.step_in_block <= question.windows_left, full, owed)
         return torch.where(state.steps_per_block > 0, owed, 1).clamp(min=1)
-
-    def _ask(self, owner: Sampler | EarlyExit, rows: tuple[int, ...], model: Model) -> Asked:
-        """Where one group looks: its window, the candidates in it, the attention statistics."""
-        needs = Needs(scope="answer") if isinstance(owner, EarlyExit) else owner.needs
-        canvas = self.canvas
-        index = torch.tensor(rows, device=canvas.ids.device)
-        start, end, low = canvas.start[index], canvas.end[index], self.state.block_low[index]
-        length = max(self.lengths[i] for i in rows)
-        high = torch.minimum(low + self.state.block_length[index], end)
-        width = min(length, needs.sub_block_length or length)
-        windows_left = torch.ones_like(low)
-        if needs.scope == "answer":
-            seen = end if model.block_length is None else high  # a block-causal model computes nothing after the active block
-            positions, real = blocks.span_positions(start, seen, max(self.spans[i] for i in rows))
-        elif needs.scope == "canvas":
-            positions, real = blocks.span_positions(torch.zeros_like(low), high, int(high.max()))
-        elif needs.cut == "leftmost":
-            positions, real = blocks.leftmost_masked(canvas, index, low, high, width)
-            windows_left = -(-self.state.block_left[index] // width)
-        else:
-            first = torch.minimum(canvases.settled(canvas)[index], high - 1)  # a held block may have no mask left
-            bounds = blocks.active_span(low, high, first, width)
-            positions, real = blocks.span_positions(*bounds, width)
-            windows_left = -(-(high - bounds[0]) // width)
-        masked = canvas.masked[index[:, None], positions] & real
-        inside = (positions >= low[:, None]) & (positions < high[:, None]) & real
-        candidates = masked & inside
-        candidates &= (positions == low[:, None]) | ~self.state.opening[index, None]
-        if isinstance(owner, EarlyExit):
-            inside, candidates = real, masked
-        statistics = None
-        if needs.attention is not None:
-            wanted = needs.attention.of_depth(model.num_layers)
-            queries, counted = positions, masked if wanted.rows == "masked" else real
-            if wanted.rows == "block":
-                queries, counted = blocks.span_positions(low, high, length)
-            everyone = known = None
-            if wanted.sinks:
-                last = end if model.block_length is None else high
-                everyone = torch.arange(canvas.ids.shape[1], device=low.device) < last[:, None]
-            if wanted.known_mass:
-                known = canvas.valid[index] & ~canvas.masked[index]
-            statistics = AttentionAsk(wanted, index, queries, counted, positions, real, None, everyone, known)
-        revisable = None
-        if needs.revises:
-            revisable = inside & ~masked & ~canvas.given[index[:, None], positions]
-            if model.shift:  # what was written alone stays: the row that predicts it does not run again
-                revisable &= (positions != low[:, None]) | ~self._apart(model)[index, None]
-        ask = Ask(index, positions, statistics, inside if needs.leave_one_out else None)
-        choice = self._choice(index, rows)
-        return Asked(owner, rows, index, positions, candidates, inside, revisable, windows_left, choice, ask)
 
     def _predict(self, model: Model, asked: Sequence[Asked]) -> list[Prediction]:
         """One forward pass; rows with guidance ride along a second time with their given tokens masked."""
@@ -409,8 +260,10 @@ class Batch:
             unsure[:, list(model.eos_ids)] = unsure[:, :1].masked_fill(state.unsure_eos[:, None], -torch.inf)
         return propose(prediction.logits, question.choice, question.positions, banned, unsure)
 
-    def _choice(self, index: Int[Tensor, " some"], rows: tuple[int, ...]) -> Choice:
-        state, params = self.state.rows(index), [self.params[i] for i in rows]
+    def _choice(self, rows: tuple[int, ...]) -> Choice:
+        """How the tokens of some rows are chosen."""
+        state = self.state.rows(torch.tensor(rows, device=self.canvas.ids.device))
+        params = [self.params[i] for i in rows]
         return Choice(
             state.temperature, state.top_p, state.top_k, state.seed, state.forward,
             samples=any(p.temperature > 0 for p in params), filters=any(p.top_p < 1 or p.top_k > 0 for p in params),
@@ -436,64 +289,6 @@ class Batch:
             memory = {name: _realign(value, owners, numbers) for name, value in memory.items()}
         width = question.positions.shape[1]
         return window, {name: _resize(value, width) for name, value in memory.items()}
-
-    def _report(
-        self,
-        canvas: Canvas,
-        state: RowState,
-        parts: Sequence[tuple[Asked, Proposal, Selection, Tensor]],
-        leaving: Bool[Tensor, " rows"],
-    ) -> tuple[Report, dict[int, tuple[str, str]]]:
-        """Everything that leaves the device, in one place; and which rows went wrong.
-
-        Of a row that leaves early its exit's part counts, of all others the sampler's.
-        """
-        n = len(self.numbers)
-        rows: dict[str, list[Any]] = {f.name: [None] * n for f in fields(Report)}
-        faults: dict[int, tuple[str, str]] = {}
-        settled = canvases.settled(canvas)
-        gone = leaving.tolist()
-        for question, proposal, selection, written in parts:
-            if question.revisable is not None:
-                index, low = question.index, state.block_low[question.index]
-                masked = canvas.masked[index].any(1) & (settled[index] < low + state.block_length[index])
-                settled[index] = torch.where(masked | state.held[index], low, settled[index])
-            values = {
-                "positions": question.positions, "candidates": question.candidates, "commit": written,
-                "tokens": proposal.tokens, "confidence": proposal.confidence, "score": selection.score,
-            }  # fmt: skip
-            stray = (selection.commit & ~question.candidates).any(1).tolist()
-            idle = question.candidates.any(1) & ~(selection.commit & question.candidates).any(1)
-            idle = (idle if selection.hold is None else idle & ~selection.hold).tolist()
-            broken = proposal.confidence.isnan().any(1).tolist()
-            lists = {name: value.tolist() for name, value in values.items()}
-            exiting = isinstance(question.owner, EarlyExit)
-            for k, i in enumerate(question.rows):
-                if exiting == gone[i]:
-                    for name in values:
-                        rows[name][i] = lists[name][k]
-                name = question.owner.name
-                if broken[k]:
-                    faults[self.numbers[i]] = ("model", "the model's logits hold NaN (or nothing but -inf)")
-                elif stray[k]:
-                    faults[self.numbers[i]] = ("sampler", f"{name} committed positions that are no candidates")
-                elif idle[k] and not exiting:
-                    faults[self.numbers[i]] = ("sampler", f"{name} committed nothing although there were candidates")
-        ends = canvas.end.tolist()
-        ids, flags = canvas.ids.tolist(), canvas.masked.tolist()
-        rows["ids"] = [row[:end] for row, end in zip(ids, ends, strict=True)]
-        rows["masked"] = [[j for j, m in enumerate(row) if m] for row in flags]
-        rows["settled"] = settled.tolist()
-        rows["held"] = state.held.tolist()
-        return Report(**rows), faults
-
-
-def _block_counts(canvas: Canvas, block_length: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-    """Blocks of each row that hold a mask."""
-    index = torch.arange(canvas.ids.shape[1], device=canvas.ids.device)
-    block = ((index - canvas.start[:, None]).clamp(min=0) // block_length[:, None]).masked_fill(~canvas.masked, -1)
-    block = block.sort(1).values
-    return (block[:, 1:] > block[:, :-1]).sum(1) + (block[:, 0] >= 0).long()
 
 
 def _group(params: Sequence[SamplingParams]) -> tuple[tuple[Sampler | EarlyExit, tuple[int, ...]], ...]:

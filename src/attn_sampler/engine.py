@@ -20,11 +20,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attn_sampler import canvas as canvases
-from attn_sampler.batch import Batch, Report
+from attn_sampler.batch import Batch
 from attn_sampler.errors import InvalidInputError, ModelOutputError, RowError, SamplerError, check_number
 from attn_sampler.models import load_model
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
+from attn_sampler.report import Report
 from attn_sampler.rows import Row, answer_row, infill_row
 from attn_sampler.text import Hole, Prompt
 from attn_sampler.turns import Turns
