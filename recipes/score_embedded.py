@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -88,13 +89,50 @@ def main() -> None:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(done, indent=1) + "\n")
             print(task, label, json.dumps(found), file=sys.stderr, flush=True)
-    conditions = f"{NEW_TOKENS} new tokens, one block, temperature 0, float32, CPU, torch {torch.__version__}"
+    text = page(done)
+    args.out.with_suffix(".md").write_text(text)
+    print(text)
+
+
+TITLES = {
+    "sudoku4": (
+        "4 × 4 Sudoku",
+        "Puzzles of the Dream repository (4, 6, 8, 10 and 12 clues, 108 each), none of them seen in training.",
+    ),
+    "word": ("Arithmetic word problems", "Fresh problems of one, two and three steps, a third each, held out by their prompts."),
+}
+HEAD = """# Scores of the embedded model
+
+Made by `python recipes/score_embedded.py --sudoku DIR --out docs/results/embedded.json` with the weights in the package: {tokens} new
+tokens, one block, temperature 0, float32, CPU, torch {torch}, one thread. Forward passes are per problem, tokens are counted up to the
+first end-of-sequence token, intervals are Wilson's at 95 %. `embedded.json` holds the same by difficulty.
+
+Goals for the model, with the confidence sampler, one token per forward pass:
+"""
+GOALS = {"sudoku4": 0.95, "word": 0.9}
+
+
+def page(done: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """The table as a page."""
+    lines = [HEAD.format(tokens=NEW_TOKENS, torch=torch.__version__)]
     for task, rows in done.items():
-        print(f"\n{task} ({next(iter(rows.values()))['n']} problems; {conditions})\n")
-        print("| sampler | solved | 95 % interval | forwards | tokens per forward |\n|---|---|---|---|---|")
+        r = rows["confidence"]
+        by = ", ".join(f"{level}: {100 * share:.1f} %" for level, share in r["by_difficulty"].items())
+        unit = "clues" if task == "sudoku4" else "steps"
+        verdict = "reached" if r["accuracy"] >= GOALS[task] else "**not reached**"
+        lines.append(
+            f"- {TITLES[task][0]}: {100 * GOALS[task]:.0f} %, {verdict} with {100 * r['accuracy']:.1f} %. By {unit}: {by}."
+        )
+    for task, rows in done.items():
+        title, what = TITLES[task]
+        lines += ["", f"## {title}", "", f"{what} n = {next(iter(rows.values()))['n']}.", ""]
+        lines += ["| sampler | solved | 95 % interval | forwards | tokens per forward |", "|---|---|---|---|---|"]
         for label, r in rows.items():
             interval = f"{100 * r['low']:.1f} – {100 * r['high']:.1f}"
-            print(f"| {label} | {100 * r['accuracy']:.1f} % | {interval} | {r['forwards']:.1f} | {r['tokens_per_forward']:.2f} |")
+            lines.append(
+                f"| {label} | {100 * r['accuracy']:.1f} % | {interval} | {r['forwards']:.1f} | {r['tokens_per_forward']:.2f} |"
+            )
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
