@@ -94,12 +94,10 @@ def main() -> None:
     print(text)
 
 
-TITLES = {
-    "sudoku4": (
-        "4 × 4 Sudoku",
-        "Puzzles of the Dream repository (4, 6, 8, 10 and 12 clues, 108 each), none of them seen in training.",
-    ),
-    "word": ("Arithmetic word problems", "Fresh problems of one, two and three steps, a third each, held out by their prompts."),
+TITLES = {"sudoku4": "4 × 4 Sudoku", "word": "Arithmetic word problems"}
+SOURCES = {
+    "sudoku4": "Puzzles of the Dream repository with 4, 6, 8, 10 and 12 clues, as many of each; none was seen in training.",
+    "word": "Fresh problems of one, two and three steps, a third each, held out by their prompts.",
 }
 HEAD = """# Scores of the embedded model
 
@@ -120,12 +118,9 @@ def page(done: dict[str, dict[str, dict[str, Any]]]) -> str:
         by = ", ".join(f"{level}: {100 * share:.1f} %" for level, share in r["by_difficulty"].items())
         unit = "clues" if task == "sudoku4" else "steps"
         verdict = "reached" if r["accuracy"] >= GOALS[task] else "**not reached**"
-        lines.append(
-            f"- {TITLES[task][0]}: {100 * GOALS[task]:.0f} %, {verdict} with {100 * r['accuracy']:.1f} %. By {unit}: {by}."
-        )
+        lines.append(f"- {TITLES[task]}: {100 * GOALS[task]:.0f} %, {verdict} with {100 * r['accuracy']:.1f} %. By {unit}: {by}.")
     for task, rows in done.items():
-        title, what = TITLES[task]
-        lines += ["", f"## {title}", "", f"{what} n = {next(iter(rows.values()))['n']}.", ""]
+        lines += ["", f"## {TITLES[task]}", "", f"{SOURCES[task]} n = {next(iter(rows.values()))['n']}.", ""]
         lines += ["| sampler | solved | 95 % interval | forwards | tokens per forward |", "|---|---|---|---|---|"]
         for label, r in rows.items():
             interval = f"{100 * r['low']:.1f} – {100 * r['high']:.1f}"
