@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -42,17 +43,13 @@ def places_of_least_cost(
     width = masked.shape[1]
     if width > WIDEST:
         raise InvalidInputError("sub_block_length", width, f"the exact order looks at 2^n subsets: give at most {WIDEST}")
-    index = torch.arange(width, device=masked.device)
-    subsets = torch.arange(1 << width, device=masked.device)
-    written = (subsets[:, None] >> index) & 1 == 1  # bit i of a subset's number: position i is written
-    then = subsets[:, None] | (1 << index)
+    index, written, then, sizes = _subsets(width, masked.device)
     rows = attention.double() * masked[..., None]
     cost = rows.new_zeros(len(rows), 1, width)  # of writing a position (last axis) right after a subset
     for i in range(width):
         cost = torch.cat([cost, cost + rows[:, None, i]], 1)
     cost = cost.masked_fill(written, torch.inf)
     rest = torch.zeros_like(cost[..., 0])  # least cost of all that follows a subset; nothing follows the full one
-    sizes = subsets[written.sum(1).argsort()].split([math.comb(width, n) for n in range(width + 1)])
     for same in sizes[-2::-1]:  # all subsets of one size at once, the largest first
         rest[:, same] = (cost[:, same] + rest[:, then[same]]).amin(2)
     every, place = torch.arange(len(rows), device=masked.device), torch.full_like(masked, width, dtype=torch.long)
@@ -63,6 +60,15 @@ def places_of_least_cost(
         place = place.scatter(1, last, torch.where(open_, n, place.gather(1, last)))
         reached = torch.where(open_[:, 0], then[reached, last[:, 0]], reached)
     return place
+
+
+@cache
+def _subsets(width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+    """Positions; which are in each subset (bit i of its number: position i is written); the subset with one more; all by size."""
+    index, subsets = torch.arange(width, device=device), torch.arange(1 << width, device=device)
+    written = (subsets[:, None] >> index) & 1 == 1
+    sizes = subsets[written.sum(1).argsort()].split([math.comb(width, n) for n in range(width + 1)])
+    return index, written, subsets[:, None] | (1 << index), sizes
 
 
 @dataclass(frozen=True)
