@@ -101,9 +101,9 @@ SOURCES = {
 }
 HEAD = """# Scores of the embedded model
 
-Made by `python recipes/score_embedded.py --sudoku DIR --out docs/results/embedded.json` with the weights in the package: {tokens} new
-tokens, one block, temperature 0, float32, CPU, torch {torch}, one thread. Forward passes are per problem, tokens are counted up to the
-first end-of-sequence token, intervals are Wilson's at 95 %. `embedded.json` holds the same by difficulty.
+Made by `python recipes/score_embedded.py --sudoku DIR --out docs/results/embedded.json` with the weights in the package:
+{tokens} new tokens, one block, temperature 0, float32, CPU, torch {torch}, one thread. Forward passes are per problem, tokens are
+counted up to the first end-of-sequence token, intervals are Wilson's at 95 %. `embedded.json` holds the same by difficulty.
 
 Goals for the model, with the confidence sampler, one token per forward pass:
 """
