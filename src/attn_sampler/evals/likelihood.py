@@ -1,9 +1,9 @@
 """How likely a model finds a given target when it is written in a given order, one position at a time.
 
 A masked diffusion model has a log-likelihood for every order: the sum over positions of log p(token | what was written before).
-Here the target's own token is written at every step (teacher forcing), and the model's probability of it is taken from the pass
-before. The orders are the rows of a batch; each step is one forward pass over all of them. Nothing is generated, so this does not
-go through the engine.
+Here the target's own token is written at every step (teacher forcing), and the model's probability of it is taken from the canvas
+before. What stands on the canvas is known beforehand for every step of a given order, so steps and orders alike are rows of a
+batch. Nothing is generated, so this does not go through the engine.
 
 Probabilities are a softmax in float32 over every token but the mask, which can never be written.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -31,10 +32,13 @@ __all__ = [
     "Target",
     "attention_matrix",
     "follow",
+    "given_subsets",
     "ideal",
     "log_likelihood",
+    "place_blocks",
     "place_target",
     "subset_log_likelihood",
+    "written_greedily",
 ]
 
 Norm = Literal["global", "local"]
@@ -55,17 +59,21 @@ class Target:
     tokens: Int[Tensor, " n"]
 
 
-def place_target(model: Model, prompt: Sequence[int], target: Sequence[int], max_new_tokens: int) -> Target:
+def place_target(model: Model, prompt: Sequence[int], target: Sequence[int], max_new_tokens: int, *, at_least: int = 2) -> Target:
     """``target`` at the beginning of ``max_new_tokens`` masks behind ``prompt``: the canvas that a sampler would begin with.
 
     A block-causal model gets its last block whole, as in generation.
 
+    Args:
+        at_least: tokens that the target must have; where orders are compared, two.
+
     Raises:
-        InvalidInputError: the target has fewer than two tokens, more than there are masks, or holds the mask token; the canvas is
-            longer than the context; an id does not exist.
+        InvalidInputError: the target has too few tokens, more than there are masks, or holds the mask token; the canvas is longer
+            than the context; an id does not exist.
     """
-    if len(target) < 2:
-        raise InvalidInputError("target", list(target), "an order needs at least two tokens: give a longer target")
+    if len(target) < at_least:
+        needs = "an order needs at least two tokens" if at_least > 1 else "there is nothing to predict"
+        raise InvalidInputError("target", list(target), f"{needs}: give a longer target")
     if len(target) > max_new_tokens:
         remedy = f"the target has {len(target)} tokens: give at least that many masks, or a shorter target"
         raise InvalidInputError("max_new_tokens", max_new_tokens, remedy)
@@ -88,6 +96,21 @@ def place_target(model: Model, prompt: Sequence[int], target: Sequence[int], max
     return Target(canvas, positions, torch.tensor(list(target), device=model.device))
 
 
+def place_blocks(model: Model, prompt: Sequence[int], target: Sequence[int]) -> list[Target]:
+    """``target`` behind ``prompt`` and nothing after it, cut where a block-causal model's blocks end.
+
+    Each part has those before it as its prompt, so that their log-likelihoods add up. With full attention there is one.
+
+    Raises:
+        InvalidInputError: as `place_target`; one token is enough.
+    """
+    ids, end = [*prompt, *target], len(prompt) + len(target)
+    block = model.block_length
+    inner = [] if block is None else [cut for cut in range(0, end, block) if cut > len(prompt)]
+    cuts = [len(prompt), *inner, end]
+    return [place_target(model, ids[:start], ids[start:stop], stop - start, at_least=1) for start, stop in pairwise(cuts)]
+
+
 # --- given orders ---------------------------------------------------------------------------------------------------
 
 
@@ -96,20 +119,18 @@ def log_likelihood(
 ) -> Float64[Tensor, "orders n"]:
     """Log-probability in nats of the token at each position when it is written at its turn in each order.
 
-    n forward passes for every ``max_rows`` orders; the head of the model runs for one position per row.
+    One canvas for every order and position, ``max_rows`` of them in a forward pass; the head of the model runs for one position
+    per canvas.
     """
+    places, turns = orders.flatten(), orders.argsort(1)  # turns: when each position is written
+    written = (turns[:, None, :] < torch.arange(orders.shape[1], device=orders.device)[:, None]).flatten(0, 1)
     parts = []
-    for some in orders.split(max_rows):
-        rows = torch.arange(len(some), device=some.device)
-        canvas = target.canvas.repeat(len(some), 1)
-        out = torch.zeros(some.shape, dtype=torch.float64, device=some.device)
-        for place in some.T:
-            where, what = target.positions[place][:, None], target.tokens[place][:, None]
-            (prediction,) = model.predict(canvas, None, [Ask(rows, where)])
-            out[rows, place] = _log_p(model, prediction, what)[:, 0]
-            canvas = canvas.scatter(1, where, what)
-        parts.append(out)
-    return torch.cat(parts)
+    for place, before in zip(places.split(max_rows), written.split(max_rows), strict=True):
+        ask = Ask(torch.arange(len(place), device=place.device), target.positions[place][:, None])
+        (prediction,) = model.predict(_partly_written(model, target, before), None, [ask])
+        parts.append(_log_p(model, prediction, target.tokens[place][:, None])[:, 0])
+    out = torch.zeros(orders.shape, dtype=torch.float64, device=orders.device)
+    return out.scatter(1, orders, torch.cat(parts).view(orders.shape))
 
 
 def ideal(model: Model, target: Target, max_rows: int = 32) -> Float64[Tensor, " n"]:
@@ -137,14 +158,24 @@ def subset_log_likelihood(model: Model, target: Target, max_rows: int = 32) -> F
     n = len(target.tokens)
     subsets = torch.arange(1 << n, device=target.canvas.device)
     written = ((subsets[:, None] >> torch.arange(n, device=subsets.device)) & 1).bool()
+    return given_subsets(model, target, written, max_rows)
+
+
+def given_subsets(
+    model: Model, target: Target, written: Bool[Tensor, "subsets n"], max_rows: int = 32
+) -> Float64[Tensor, "subsets n"]:
+    """Log-probability of each token given each of some subsets of the others; 0 where the position is in the subset."""
     parts = []
     for some in written.split(max_rows):
-        fill = torch.where(some, target.tokens, model.mask_id)
-        canvas = target.canvas.repeat(len(some), 1).scatter(1, target.positions.expand_as(fill), fill)
-        ask = Ask(torch.arange(len(some), device=some.device), target.positions.expand_as(fill))
-        (prediction,) = model.predict(canvas, None, [ask])
-        parts.append(_log_p(model, prediction, target.tokens.expand_as(fill)).masked_fill(some, 0.0))
+        ask = Ask(torch.arange(len(some), device=some.device), target.positions.repeat(len(some), 1))
+        (prediction,) = model.predict(_partly_written(model, target, some), None, [ask])
+        parts.append(_log_p(model, prediction, target.tokens.expand_as(some)).masked_fill(some, 0.0))
     return torch.cat(parts)
+
+
+def _partly_written(model: Model, target: Target, written: Bool[Tensor, "rows n"]) -> Int[Tensor, "rows length"]:
+    fill = torch.where(written, target.tokens, model.mask_id)
+    return target.canvas.repeat(len(written), 1).scatter(1, target.positions.expand_as(fill), fill)
 
 
 def _log_p(model: Model, prediction: Prediction, tokens: Int[Tensor, "rows width"]) -> Float64[Tensor, "rows width"]:
@@ -197,21 +228,41 @@ def follow(
     One row per rule. The rule looks at the same forward pass that the probability is read from.
     """
     rows = torch.arange(len(chosen), device=target.canvas.device)
-    canvas = target.canvas.repeat(len(chosen), 1)
-    left = torch.ones((len(chosen), len(target.tokens)), dtype=torch.bool, device=canvas.device)
-    out = torch.zeros(left.shape, dtype=torch.float64, device=canvas.device)
+    left = torch.ones((len(chosen), len(target.tokens)), dtype=torch.bool, device=rows.device)
+    out = torch.zeros(left.shape, dtype=torch.float64, device=rows.device)
     order = []
     for _ in target.tokens:
-        ask = _ask(model, target, rows, norm if any(rule.attention for rule in chosen) else None)
-        (prediction,) = model.predict(canvas, None, [ask])
-        window = _window(model, ask, prediction, left)
-        score = torch.stack([rule.score(window)[row] for row, rule in enumerate(chosen)])
-        place = rules.top_k(score, left, torch.ones_like(rows)).int().argmax(1)
+        prediction, _, place = _look(model, target, left, chosen, norm)
         out[rows, place] = _log_p(model, prediction, target.tokens.expand_as(left))[rows, place]
         left = left.scatter(1, place[:, None], False)
-        canvas = canvas.scatter(1, target.positions[place][:, None], target.tokens[place][:, None])
         order.append(place)
     return torch.stack(order, 1), out
+
+
+def written_greedily(model: Model, target: Target, rule: Rule, norm: Norm = "global") -> bool:
+    """Whether the model itself would write the target: its most likely token at the position that the rule takes, one per pass.
+
+    Ends at the first token that is another one.
+    """
+    left = torch.ones((1, len(target.tokens)), dtype=torch.bool, device=target.canvas.device)
+    for _ in target.tokens:
+        _, window, place = _look(model, target, left, [rule], norm)
+        if window.proposal.tokens[0, place] != target.tokens[place]:
+            return False
+        left = left.scatter(1, place[:, None], False)
+    return True
+
+
+def _look(
+    model: Model, target: Target, left: Bool[Tensor, "rules n"], chosen: Sequence[Rule], norm: Norm
+) -> tuple[Prediction, Window, Int[Tensor, " rules"]]:
+    """One forward pass with what is ``left`` masked: what the model says, what a rule sees, the position that each takes."""
+    rows = torch.arange(len(chosen), device=left.device)
+    ask = _ask(model, target, rows, norm if any(rule.attention for rule in chosen) else None)
+    (prediction,) = model.predict(_partly_written(model, target, ~left), None, [ask])
+    window = _window(model, ask, prediction, left)
+    score = torch.stack([rule.score(window)[row] for row, rule in enumerate(chosen)])
+    return prediction, window, rules.top_k(score, left, torch.ones_like(rows)).int().argmax(1)
 
 
 def attention_matrix(model: Model, target: Target, norm: Norm = "global") -> Float[Tensor, "n n"]:
