@@ -21,7 +21,10 @@ from torch import Tensor
 
 import attn_sampler as ats
 from attn_sampler import rules
-from attn_sampler.evals.study import Setting, Study, summarise, table
+from attn_sampler.evals.metrics import summarise
+from attn_sampler.evals.questions import embedded
+from attn_sampler.evals.report import table
+from attn_sampler.evals.study import Setting, Study
 from attn_sampler.evals.tasks import sudoku_problems, word_problems
 from attn_sampler.seam import Attention, Memory, Needs, Selection, Window
 
@@ -133,8 +136,9 @@ def main() -> None:
         every = [every[0], *(setting for setting in every[1:] if setting.label in args.confirm)]
         seed, part = CONFIRMATION, "confirmation"
     # few clues and many steps: where every order is right there is nothing to see
-    tasks = {"sudoku4": sudoku_problems(args.n, seed, clues=(4, 5, 6, 7, 8)), "word": word_problems(args.n, seed, steps=(2, 3))}
-    study = Study(every, tasks, model=args.model or "embedded")
+    drawn = {"sudoku4": sudoku_problems(args.n, seed, clues=(4, 5, 6, 7, 8)), "word": word_problems(args.n, seed, steps=(2, 3))}
+    tasks = {name: embedded(problems) for name, problems in drawn.items()}
+    study = Study(every, tasks, {"max_new_tokens": 32}, model=args.model or "embedded")
     samples = study.run(engine, args.out / part, lambda i, n: print(f"\r{i}/{n}", end="", file=sys.stderr, flush=True))
     print(f"\nfloat32, CPU, torch {torch.__version__}, problems of seed {seed}\n", file=sys.stderr)
     print(table(summarise(samples)))

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import attn_sampler as ats
 from attn_sampler import Engine, InvalidInputError, UnknownNameError
 from attn_sampler.cli import app
 from attn_sampler.evals import ablate
-from attn_sampler.evals.statistics import mcnemar
-from attn_sampler.evals.study import Sample, Setting, Study, summarise, table
+from attn_sampler.evals.folder import differences, occupied
+from attn_sampler.evals.questions import embedded
+from attn_sampler.evals.study import Sample, Setting, Study
 from attn_sampler.evals.tasks import problems, solved
 
 
@@ -27,19 +26,29 @@ def engine() -> Engine:
     return ats.load(device="cpu", max_rows=4)
 
 
-def study(n: int = 5) -> Study:
-    settings = [Setting("sure", "confidence"), Setting("fast", "fast-dllm", {"threshold": 0.8})]
-    return Study(settings, {"word": problems("word", n, 3), "sudoku4": problems("sudoku4", n, 3)})
+def study(n: int = 5, threshold: float = 0.8, draws: int = 1) -> Study:
+    settings = [Setting("sure", "confidence"), Setting("fast", "fast-dllm", {"threshold": threshold})]
+    tasks = {task: embedded(problems(task, n, 3)) for task in ("word", "sudoku4")}
+    return Study(settings, tasks, {"max_new_tokens": 32}, draws=draws)
+
+
+MEASURED = {"elapsed_s": 0.0, "batch_s": 0.0, "peak_bytes": 0}
 
 
 class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [1, 9, 20])
-@pytest.mark.parametrize("torn", [False, True])
-def test_killed_and_started_again(engine: Engine, tmp_path: Path, after: int, torn: bool) -> None:
-    whole = study().run(engine, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+    return study().run(engine, tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.mark.parametrize(("after", "torn"), [(1, True), (9, False), (20, True)])
+def test_killed_and_started_again(engine: Engine, whole: list[Sample], tmp_path: Path, after: int, torn: bool) -> None:
+    assert [(s.setting, s.task, s.index) for s in whole] == [
+        (label, task, i) for label in ("sure", "fast") for task in ("word", "sudoku4") for i in range(5)
+    ]
 
     def kill(done: int, total: int) -> None:
         assert total == 20
@@ -57,67 +66,86 @@ def test_killed_and_started_again(engine: Engine, tmp_path: Path, after: int, to
     seen: list[int] = []
     again = study().run(engine, tmp_path / "cut", lambda done, total: seen.append(done))
     assert seen == list(range(after + 1, 21)), "what was there is not answered again"
-    assert again == whole
+    assert [dataclasses.replace(s, **MEASURED) for s in again] == [dataclasses.replace(s, **MEASURED) for s in whole]
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(lines) == 20 == len({(x["task"], x["setting"], x["index"]) for x in lines})
+    courses = [json.loads(line) for line in (tmp_path / "cut" / "examples.jsonl").read_text().splitlines()]
+    assert {(x["task"], x["setting"]) for x in courses} == {(x["task"], x["setting"]) for x in lines}
 
 
-def test_samples_are_what_the_engine_answers(engine: Engine, tmp_path: Path) -> None:
+def test_samples_are_what_the_engine_answers(engine: Engine, whole: list[Sample]) -> None:
     asked = study()
-    for sample in asked.run(engine, tmp_path):
+    for sample in whole[::3]:
         setting = next(s for s in asked.settings if s.label == sample.setting)
-        problem = asked.tasks[sample.task][sample.index]
-        steps = list(engine.stream(problem.prompt, asked.params(setting)))
+        problem = asked.tasks[sample.task].problems[sample.index]
+        params = asked.row(setting, sample.task, sample.index)
+        steps = list(engine.stream(problem.prompt, params))
         result, confidences = steps[-1].result, [p for step in steps for p in step.confidences]
         assert result is not None
         assert (sample.text, sample.tokens, sample.forwards) == (result.text, result.completion_tokens, result.forwards)
+        assert (sample.seed, sample.prompt) == (params.seed, problem.prompt)
         assert sample.solved == solved(problem, result.text)
         assert sample.log_likelihood == pytest.approx(sum(map(math.log, confidences)), abs=1e-3)
+        written = {p - step.start: step.forward for step in steps for p in step.positions}
+        assert list(sample.order) == [written.get(p, 0) for p in range(32)]
+
+
+def test_time_is_counted_once(engine: Engine, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    samples = study().run(engine, tmp_path)
+    spent = time.perf_counter() - began
+    assert 0 < sum(s.batch_s for s in samples) < spent, "the batch's time, not that of every row in it"
+    assert all(0 < s.elapsed_s < spent for s in samples)
+
+
+def test_every_answer_has_a_seed_of_its_own(engine: Engine, tmp_path: Path) -> None:
+    asked = study(1, draws=3)
+    assert asked.total == 12
+    samples = asked.run(engine, tmp_path)
+    assert len({(s.setting, s.task, s.index, s.draw) for s in samples}) == 12
+    assert len({s.seed for s in samples}) == 6, "the same under both settings"
 
 
 def test_a_folder_of_something_else_is_left_alone(engine: Engine, tmp_path: Path) -> None:
     study(2).run(engine, tmp_path / "a")
-    with pytest.raises(InvalidInputError, match="another study"):
+    with pytest.raises(InvalidInputError, match=r"tasks.word.n was 2, is 3"):
         study(3).run(engine, tmp_path / "a")
+    with pytest.raises(InvalidInputError, match=r"settings\[1\].word.options.threshold was 0.8, is 0.7"):
+        study(2, threshold=0.7).run(engine, tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.txt").write_text("mine")
-    with pytest.raises(InvalidInputError, match="no study"):
+    with pytest.raises(InvalidInputError, match="holds no run"):
         study(2).run(engine, tmp_path / "b")
     (tmp_path / "c").write_text("a file")
     with pytest.raises(InvalidInputError, match="cannot be used"):
         study(2).run(engine, tmp_path / "c")
     with pytest.raises(InvalidInputError, match="label"):
         Study([Setting("x", "confidence"), Setting("x", "margin")], {})
+    with occupied(tmp_path / "a"), pytest.raises(InvalidInputError, match="another run is writing"):
+        study(2).run(engine, tmp_path / "a")
 
 
-@given(st.integers(0, 9), st.integers(0, 9))
-def test_mcnemar_is_the_binomial_test_counted_out(b: int, c: int) -> None:
-    n = b + c
-    extreme = sum(abs(2 * sum(coins) - n) >= abs(b - c) for coins in itertools.product((0, 1), repeat=n))
-    assert mcnemar(b, c) == pytest.approx(min(1.0, extreme / 2**n))
+def test_differences_say_where() -> None:
+    assert differences({"a": [1, {"b": 2}], "c": 1}, {"a": [1, {"b": 2.5}], "d": None, "c": True}) == [
+        "a[1].b was 2, is 2.5", "c was 1, is true",
+    ]  # fmt: skip
+    assert differences({"a": [1, 2]}, {"a": [1]}) == ["a was [1, 2], is [1]"]
 
 
-def test_summary_by_hand() -> None:
-    def sample(setting: str, index: int, right: bool, forwards: int) -> Sample:
-        return Sample("word", setting, index, 1, "p", "t", right, 12, forwards, -0.5)
-
-    first = [sample("a", i, i < 6, 12) for i in range(10)]
-    second = [sample("b", i, i in (0, 1, 2, 7), 4) for i in range(10)]
-    a, b = summarise(first + second)
-    assert (a.n, a.accuracy, a.forwards, a.tokens_per_forward, a.log_likelihood, a.p) == (10, 0.6, 12, 1.0, -0.5, None)
-    assert (b.accuracy, b.tokens_per_forward, b.better, b.worse) == (0.4, 3.0, 1, 3)
-    assert b.p == mcnemar(1, 3)
-    assert a.low < 0.6 < a.high
-    text = table([a, b])
-    assert "| a | 60.0 % |" in text
-    assert "+1 −3" in text
+def test_what_does_not_fit_is_said_before_anything_is_spent(engine: Engine, tmp_path: Path) -> None:
+    long = dataclasses.replace(problems("word", 1, 3)[0], prompt="apples " * 600, id="word/7")
+    asked = Study([Setting("sure", "confidence")], {"word": embedded([*problems("word", 2, 3), long])})
+    with pytest.raises(InvalidInputError, match="word/7"):
+        asked.run(engine, tmp_path)
+    assert engine.unfinished == 0
+    assert (tmp_path / "samples.jsonl").exists() is False
 
 
 @pytest.mark.parametrize("name", ablate.ABLATIONS)
 def test_every_ablation_is_a_list_of_sound_settings(name: str, engine: Engine) -> None:
     settings = ablate.settings(name, engine.model)
-    asked = Study(settings, {})
-    assert len({asked.params(setting).sampler for setting in settings}) == len(settings) > 3, "each is another sampler"
+    asked = Study(settings, {"word": embedded(problems("word", 1, 0))})
+    assert len({asked.row(setting, "word").sampler for setting in settings}) == len(settings) > 3, "each is another sampler"
 
 
 def test_a_curve_of_many_layers_is_thinned_out() -> None:

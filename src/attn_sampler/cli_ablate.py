@@ -38,15 +38,19 @@ def ablate(
     """
     from attn_sampler import plots
     from attn_sampler.evals import ablate as ablations
-    from attn_sampler.evals.study import Study, summarise, table
+    from attn_sampler.evals.metrics import summarise
+    from attn_sampler.evals.questions import embedded
+    from attn_sampler.evals.report import table
+    from attn_sampler.evals.study import Study
     from attn_sampler.evals.tasks import problems
 
     check_number("n", n, low=1, integer=True)
     plots.check(output / "plot.svg")
-    tasks = {one: problems(one, n, seed) for one in task or ("sudoku4", "word")}
+    tasks = {one: embedded(problems(one, n, seed)) for one in task or ("sudoku4", "word")}
     engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
     settings = ablations.settings(name, engine.model)
-    study = Study(settings, tasks, max_new_tokens=max_new_tokens, seed=seed, model=model or "embedded")
+    params = {"max_new_tokens": max_new_tokens}
+    study = Study(settings, tasks, params, seed=seed, model=model or "embedded")
     summaries = summarise(study.run(engine, output, _show))
     text = table(summaries)
     (output / "table.md").write_text(text, encoding="utf-8")

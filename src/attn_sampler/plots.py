@@ -1,15 +1,18 @@
 """Plots: one small function per picture, measured values in, a matplotlib `Figure` out. Nothing else imports matplotlib.
 
 Figures are made without pyplot, so no backend is chosen and no state is shared. Colours are those of Okabe and Ito, which people
-with colour-vision deficiencies can tell apart; every colour has a marker of its own. `save` writes by the file's ending.
+with colour-vision deficiencies can tell apart; every colour has a marker of its own. `save` writes by the file's ending, `svg`
+and `inline` give a picture for a page that may be light or dark.
 """
 
 from __future__ import annotations
 
 import functools
+import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from attn_sampler.errors import InvalidInputError, MissingDependencyError
 
@@ -17,21 +20,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from attn_sampler.evals.study import Summary
+    from attn_sampler.evals.metrics import Summary
 
-__all__ = ["ENDINGS", "check", "order_laboratory", "save"]
+__all__ = [
+    "ENDINGS", "accuracies", "agreement", "check", "frontier", "inline", "order_laboratory", "save", "score_maps", "svg",
+    "written_when",
+]  # fmt: skip
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+INK, GRID = "#333333", "#dddddd"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-INK = "#333333"
+PAPER = '<rect width="100%" height="100%" fill="white"/>'
 ENDINGS = (".png", ".svg", ".pdf")
 UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 STYLE: dict[Any, Any] = {
     "font.size": 9,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "path",
@@ -76,7 +84,7 @@ def order_laboratory(groups: Sequence[Mapping[str, Any]]) -> Figure:
             _intervals(axes, cells, i, len(groups), labels[i])
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_yticks(range(len(names)), names if axes is left else [""] * len(names))
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.grid(axis="y", color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
     left.set_xlabel("surrogate: share of the best\nimprovement on an average order")
     left.axvline(0, color=INK, linewidth=0.8)
@@ -109,7 +117,7 @@ def accuracies(summaries: Sequence[Summary]) -> Figure:
         _intervals(axes, [found.get(name) for name in names], i, len(tasks), f"{task} (n = {n})")
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), names)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_xlabel("share solved, 95 % interval")
     figure.legend(loc="outside upper center", ncols=len(tasks), frameon=False)
@@ -117,32 +125,141 @@ def accuracies(summaries: Sequence[Summary]) -> Figure:
 
 
 @_styled
-def frontier(summaries: Sequence[Summary], series: Mapping[str, str]) -> Figure:
-    """Share solved against tokens per forward, a panel per task and a line per series.
+def frontier(
+    summaries: Sequence[Summary],
+    series: Mapping[str, str],
+    x: Literal["tokens_per_forward", "tokens_per_s"] = "tokens_per_forward",
+) -> Figure:
+    """Share solved against speed, a panel per task and a line per series.
 
     Args:
         series: setting → the line that it is a point of.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     tasks = list(dict.fromkeys(s.task for s in summaries))
     lines = list(dict.fromkeys(series.values()))
-    figure = Figure(figsize=(4.2 * len(tasks), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(tasks), 3.4 + 0.18 * -(-len(lines) // 2)), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         some = [s for s in summaries if s.task == task]
         for i, line in enumerate(lines):
-            points = sorted((s.tokens_per_forward, s.accuracy, s.low, s.high) for s in some if series.get(s.setting) == line)
-            x, y = [p[0] for p in points], [p[1] for p in points]
+            points = sorted((getattr(s, x), s.accuracy, s.low, s.high) for s in some if series.get(s.setting) == line)
             spread = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
             axes.errorbar(
-                x, y, yerr=spread, label=line, marker=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], markersize=4,
-                linewidth=1, elinewidth=0.6,
+                [p[0] for p in points], [p[1] for p in points], yerr=spread, label=line, marker=MARKERS[i % len(MARKERS)],
+                color=COLOURS[i % len(COLOURS)], markersize=5, linewidth=1.2, elinewidth=0.7, capsize=2, capthick=0.7,
             )  # fmt: skip
         axes.set_title(f"{task} (n = {max(s.n for s in some)})", fontsize=9)
-        axes.set_xlabel("tokens per forward pass")
+        axes.set_xlabel("tokens per forward pass" if x == "tokens_per_forward" else "tokens per second")
         axes.set_ylabel("share solved, 95 % interval")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.grid(color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
     handles, shown = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, shown, loc="outside upper center", ncols=min(len(lines), 4), frameon=False)
+    figure.legend(handles, shown, loc="outside upper center", ncols=min(len(lines), 2 * len(tasks)), frameon=False)
+    return figure
+
+
+@_styled
+def written_when(shares: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
+    """The order of unmasking: which share of the answers had a position written in which forward pass, a panel per setting.
+
+    Args:
+        shares: setting → (passes, positions), each column adding up to 1 at most.
+    """
+    passes = max(len(grid) for grid in shares.values())
+    figure, panels = _panels(shares, title, "position in the answer", "forward pass")
+    image = None
+    for axes, (name, grid) in zip(panels, shares.items(), strict=False):
+        cells = [[x if x > 0 else float("nan") for x in row] for row in grid]
+        image = axes.imshow(cells, cmap="viridis_r", vmin=0, vmax=1, aspect="auto", extent=_cells(grid), interpolation="nearest")
+        axes.set_ylim(passes + 0.5, 0.5)
+        axes.set_title(name, fontsize=9)
+    if image is not None:
+        figure.colorbar(image, ax=panels, label="share of the answers", shrink=0.8)
+    return figure
+
+
+@_styled
+def score_maps(courses: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
+    """What the order went by in every pass of one answer, a panel per setting; dots are what was written.
+
+    Scores of different samplers are different things, so a colour is a rank: 1 for the highest score of the pass, 0 the lowest.
+
+    Args:
+        courses: setting → ``length`` and ``steps``, each with ``window``, ``scores`` and ``written``, as a study keeps them.
+    """
+    figure, panels = _panels(courses, title, "position in the answer", "forward pass")
+    passes = max(len(course["steps"]) for course in courses.values())
+    image = None
+    for axes, (name, course) in zip(panels, courses.items(), strict=False):
+        grid = [_ranks(step, course["length"]) for step in course["steps"]]
+        image = axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto", extent=_cells(grid), interpolation="nearest")
+        dots = [(p, i + 1) for i, step in enumerate(course["steps"]) for p in step["written"]]
+        axes.plot(*zip(*dots, strict=True), "o", markersize=3, color=COLOURS[1], markeredgecolor="white", markeredgewidth=0.4)
+        axes.set_ylim(passes + 0.5, 0.5)
+        axes.set_title(name, fontsize=9)
+    if image is not None:
+        figure.colorbar(image, ax=panels, label="rank of the score in the pass", shrink=0.8)
+    return figure
+
+
+def _ranks(step: Mapping[str, Any], length: int) -> list[float]:
+    """Rank of each position's score among those asked about, from 0 to 1, equal ones the higher; NaN where nothing was asked."""
+    row = [float("nan")] * length
+    known = [(-float("inf") if score is None else score, p) for score, p in zip(step["scores"], step["window"], strict=True)]
+    for score, p in known:
+        if 0 <= p < length:
+            row[p] = (sum(other <= score for other, _ in known) - 1) / max(1, len(known) - 1)
+    return row
+
+
+def _cells(grid: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
+    """Cell centres at position 0, 1 … from the left and pass 1, 2 … from the top."""
+    return -0.5, len(grid[0]) - 0.5, len(grid) + 0.5, 0.5
+
+
+def _panels(named: Mapping[str, Any], title: str, xlabel: str, ylabel: str) -> tuple[Figure, list[Axes]]:
+    """One panel per name, at most three beside each other."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(named))
+    rows = -(-len(named) // columns)
+    figure = Figure(figsize=(1.2 + 2.5 * columns, 0.5 + 2.2 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for spare in panels[len(named) :]:
+        spare.remove()
+    for i in range(len(named)):
+        panels[i].set_ylabel(ylabel if i % columns == 0 else "")
+        below = i + columns >= len(named)
+        panels[i].set_xlabel(xlabel if below else "")
+        panels[i].tick_params(labelbottom=below)
+    figure.suptitle(title, fontsize=9)
+    return figure, panels[: len(named)]
+
+
+@_styled
+def agreement(names: Sequence[str], matrix: Sequence[Sequence[float | None]], title: str) -> Figure:
+    """Rank correlations between the orders of settings, in numbers and colours."""
+    from matplotlib.figure import Figure
+
+    n = len(names)
+    figure = Figure(figsize=(2.2 + 0.52 * n, 1.5 + 0.42 * n), layout="constrained")
+    axes = figure.subplots()
+    cells = [[float("nan") if x is None else x for x in row] for row in matrix]
+    image = axes.imshow(cells, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
+    for i, row in enumerate(matrix):
+        for j, x in enumerate(row):
+            dark = x is not None and abs(x) > 0.6
+            axes.text(j, i, "–" if x is None else f"{x:.2f}", ha="center", va="center", fontsize=8,
+                      color="white" if dark else "black")  # fmt: skip
+    axes.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(n), names)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title(title, fontsize=9)
+    figure.colorbar(image, ax=axes, label="rank correlation", shrink=0.8)
     return figure
 
 
@@ -166,3 +283,23 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=150, facecolor="white", metadata=UNDATED.get(path.suffix))
     except OSError as error:
         raise InvalidInputError("plot", str(path), f"cannot be written ({error.strerror})") from error
+
+
+@_styled
+def svg(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element on white; `inline` makes one for a page of it."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata=UNDATED[".svg"])
+    text = out.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r"(<svg[^>]*>)", rf"\g<1>\n {PAPER}", text, count=1)
+
+
+def inline(text: str, name: str) -> str:
+    """What `svg` gives without its paper, ink and grid in the page's colours ``--ink`` and ``--grid``.
+
+    Args:
+        name: of this picture on its page, in front of every id in it, since a page has several.
+    """
+    text = text.replace(PAPER, "").replace(INK, "var(--ink)").replace(GRID, "var(--grid)")
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)

@@ -1,8 +1,9 @@
-"""Statistics of what was measured: proportions, means over prompts, rank correlation."""
+"""Statistics of what was measured: proportions, means and ratios over prompts, paired tests, rank correlation."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Float64
@@ -10,9 +11,21 @@ from torch import Tensor
 
 from attn_sampler.rng import uniform
 
-__all__ = ["bootstrap", "mcnemar", "spearman", "wilson"]
+__all__ = [
+    "bootstrap",
+    "bootstrap_ratio",
+    "holm",
+    "mcnemar",
+    "mcnemar_below",
+    "paired_difference",
+    "pass_at_k",
+    "sign_flip",
+    "spearman",
+    "wilson",
+]
 
 RESAMPLES = 2000
+FLIPS = 9999
 
 
 def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -22,13 +35,38 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))  # it holds p, whatever rounding does at 0 and 1
 
 
 def mcnemar(b: int, c: int) -> float:
     """Two-sided exact p-value of two discordant counts, each as likely as the other under the null (Q. McNemar, 1947)."""
     n, low = b + c, min(b, c)
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(low + 1)) / 2**n)
+
+
+def mcnemar_below(better: int, worse: int) -> float:
+    """One-sided: the chance of at least so many ``worse`` among the discordant pairs where neither is likelier."""
+    n = better + worse
+    return sum(math.comb(n, k) for k in range(worse, n + 1)) / 2**n
+
+
+def paired_difference(both: int, better: int, worse: int, neither: int) -> tuple[float, float]:
+    """95 % interval of the difference of two proportions on the same things (R. G. Newcombe, 1998, paired method 10).
+
+    Made of the two Wilson intervals and the correlation of the pairs; unlike a bootstrap it stays open where no pair differs.
+    """
+    n = both + better + worse + neither
+    p, q = (both + better) / n, (both + worse) / n
+    (p_low, p_high), (q_low, q_high) = wilson(both + better, n), wilson(both + worse, n)
+    product = (both + better) * (worse + neither) * (both + worse) * (better + neither)
+    above = both * neither - better * worse
+    above = max(above - n / 2, 0.0) if above > 0 else above  # continuity
+    phi = above / math.sqrt(product) if product else 0.0
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+
+    return p - q - reach(p - p_low, q_high - q), p - q + reach(q - q_low, p_high - p)
 
 
 def bootstrap(
@@ -38,13 +76,55 @@ def bootstrap(
 
     All columns see the same draws, so the n rows are taken as the independent things (here: prompts). NaN is left out of a mean.
     """
-    n = len(values)
-    key = torch.full((1,), seed)
-    drawn = (uniform(key, torch.zeros_like(key), torch.arange(RESAMPLES)[None], 2, n)[0] * n).long()
-    counts = torch.zeros((RESAMPLES, n), dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+    counts = _resampled(len(values), seed)
     means = (counts @ values.nan_to_num(0.0)) / (counts @ (~values.isnan()).double())
     low, high = (torch.nanquantile(means, q, dim=0) for q in ((1 - level) / 2, (1 + level) / 2))
     return low, high
+
+
+def bootstrap_ratio(
+    above: Float64[Tensor, " n"], below: Float64[Tensor, " n"], seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of Σ above / Σ below, both resampled together, e.g. tokens and forward passes of a prompt."""
+    counts = _resampled(len(above), seed)
+    ratios = (counts @ above) / (counts @ below)
+    return float(ratios.nanquantile((1 - level) / 2)), float(ratios.nanquantile((1 + level) / 2))
+
+
+def _resampled(n: int, seed: int) -> Float64[Tensor, "resamples n"]:
+    """How often each of n things is drawn when n are drawn with replacement, 2000 times."""
+    key = torch.full((1,), seed)
+    drawn = (uniform(key, torch.zeros_like(key), torch.arange(RESAMPLES)[None], 2, n)[0] * n).long()
+    return torch.zeros((RESAMPLES, n), dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+
+
+def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
+    """Two-sided p-value of a mean paired difference, each pair as likely the other way round under the null (R. A. Fisher, 1935).
+
+    9999 random patterns of signs, and the one that was seen.
+    """
+    values = torch.tensor([d for d in differences if d != 0], dtype=torch.float64)
+    if not len(values):
+        return 1.0
+    key = torch.full((1,), seed)
+    signs = uniform(key, torch.ones_like(key), torch.arange(FLIPS)[None], 2, len(values))[0] < 0.5
+    sums = torch.where(signs, -values, values).sum(1).abs()
+    seen = float(values.sum().abs())
+    return float((sums >= seen - 1e-9 * max(1.0, seen)).sum() + 1) / (FLIPS + 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values made larger so that among all of them a false alarm has at most the chance of one alone (S. Holm, 1979)."""
+    out, floor = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        floor = max(floor, min(1.0, (len(ps) - rank) * ps[i]))
+        out[i] = floor
+    return out
+
+
+def pass_at_k(n: int, solved: int, k: int) -> float:
+    """Chance that k answers drawn from n hold a right one: the unbiased estimate (Chen et al., arXiv 2107.03374, eq. 1)."""
+    return 1.0 - math.comb(n - solved, k) / math.comb(n, k)
 
 
 def spearman(x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> float:

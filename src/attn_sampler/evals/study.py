@@ -1,30 +1,33 @@
-"""A study: settings × problems on one model, kept sample by sample in a folder, so that it can be killed and taken up again.
+"""A study: settings × questions on one model, kept sample by sample in a folder, so that it can be killed and taken up again.
 
-The folder holds ``study.json``, what is being run, and ``samples.jsonl``, one line per answered problem. A second run of the same
-study reads the lines that are whole, answers what is missing and counts nothing twice; a folder of another study is refused.
+The folder holds ``study.json``, what is being run; ``samples.jsonl``, one line per answer; ``examples.jsonl``, the course of the
+first problem under every setting. A second run of the same study reads the lines that are whole, answers what is missing and
+counts nothing twice; a folder of another study is refused, with what differs.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from attn_sampler.engine import Engine, Result
-from attn_sampler.errors import InvalidInputError
-from attn_sampler.evals.statistics import mcnemar, wilson
-from attn_sampler.evals.tasks import Problem, solved
+from attn_sampler.engine import Engine, Result, Step
+from attn_sampler.errors import InvalidInputError, RowError, check_number
+from attn_sampler.evals.cost import Peak
+from attn_sampler.evals.folder import append, claim, occupied, read_lines
+from attn_sampler.evals.questions import Questions
+from attn_sampler.evals.tasks import Prompt
 from attn_sampler.params import SamplingParams
 from attn_sampler.seam import Sampler
 
-__all__ = ["Sample", "Setting", "Study", "Summary", "summarise", "table"]
+__all__ = ["Sample", "Setting", "Study"]
+
+FORMAT = 2  # of study.json and samples.jsonl
 
 
 @dataclass(frozen=True)
@@ -43,24 +46,40 @@ class Setting:
 
 @dataclass(frozen=True)
 class Sample:
-    """One answered problem.
+    """One answer.
 
     Attributes:
+        index, draw: of the problem; of its answers, where several are drawn.
+        seed: of the row's random numbers.
+        solved, detail: what the scorer says.
         tokens: up to and including the first end-of-sequence token.
+        finish_reason: as the engine says, or ``"error"``: the row failed and counts as unsolved.
+        elapsed_s: from joining the batch to the end: a row's latency *in this batch*.
+        batch_s: time of the engine since the previous sample of this task and setting: these add up to the time of the group.
+        peak_bytes: peak memory so far in this group, see `attn_sampler.evals.cost.Peak`.
         log_likelihood: sum over all commits of the log of the model's probability of the token when it was written, nats: the
-            answer's likelihood under the order in which it was written.
+            answer's likelihood under the order in which it was written. None where one of them was 0.
+        order: for every position of the answer the forward pass that wrote it (last), 0 where none did.
     """
 
     task: str
     setting: str
     index: int
+    draw: int
+    seed: int
     difficulty: int
-    prompt: str
+    prompt: Prompt
     text: str
     solved: bool
+    detail: Mapping[str, float | bool | str]
     tokens: int
     forwards: int
-    log_likelihood: float
+    finish_reason: str
+    elapsed_s: float
+    batch_s: float
+    peak_bytes: int | None
+    log_likelihood: float | None
+    order: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -68,208 +87,201 @@ class Study:
     """What is run.
 
     Attributes:
-        settings: lines of the table; labels are unique.
-        tasks: name → problems.
-        max_new_tokens, seed: of every row.
+        settings: lines of the table; labels are unique. The first is what the others are compared with.
+        tasks: name → questions.
+        params: of every row, under those of the questions and of the setting (`SamplingParams`).
+        seed: of all random numbers of the rows; every answer has one of its own, the same under every setting.
+        draws: answers per problem.
         model: its name, for the record.
+        conditions: what else tells this study from another one, plain JSON types.
     """
 
     settings: Sequence[Setting]
-    tasks: Mapping[str, Sequence[Problem]]
-    max_new_tokens: int = 32
+    tasks: Mapping[str, Questions]
+    params: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    draws: int = 1
     model: str = "embedded"
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_number("draws", self.draws, low=1, integer=True)
         labels = [setting.label for setting in self.settings]
         if len(set(labels)) != len(labels):
             raise InvalidInputError("settings", labels, "give every setting a label of its own")
 
-    def params(self, setting: Setting) -> SamplingParams:
-        return SamplingParams(
-            sampler=setting.sampler, max_new_tokens=self.max_new_tokens, seed=self.seed, **setting.options
-        )  # fmt: skip
+    @property
+    def total(self) -> int:
+        """Answers of the whole study."""
+        return len(self.settings) * self.draws * sum(len(q.problems) for q in self.tasks.values())
+
+    def row(self, setting: Setting, task: str, index: int = 0, draw: int = 0) -> SamplingParams:
+        """Parameters of one answer."""
+        address = f"{self.seed}/{task}/{index}/{draw}".encode()
+        seed = int.from_bytes(hashlib.sha256(address).digest()[:8]) >> 1
+        given = {**self.params, **self.tasks[task].params, **setting.options}
+        return SamplingParams(sampler=setting.sampler, seed=seed, **given)
 
     def describe(self) -> dict[str, Any]:
         """What tells this study from another one, as plain JSON types."""
+        rows = [
+            {"label": s.label} | {t: {k: v for k, v in self.row(s, t).to_dict().items() if k != "seed"} for t in self.tasks}
+            for s in self.settings
+        ]
         return {
-            "model": self.model, "max_new_tokens": self.max_new_tokens, "seed": self.seed,
-            "settings": [{"label": s.label, **self.params(s).to_dict()} for s in self.settings],
-            "tasks": {name: {"n": len(problems), "sha256": _digest(problems)} for name, problems in self.tasks.items()},
+            "format": FORMAT, "model": self.model, **self.conditions, "seed": self.seed, "draws": self.draws,
+            "tasks": {name: q.describe() for name, q in self.tasks.items()}, "settings": rows,
         }  # fmt: skip
 
     def run(self, engine: Engine, folder: Path, on_sample: Callable[[int, int], None] | None = None) -> list[Sample]:
-        """Answer what the folder does not hold yet; all samples, in the order of settings, tasks and problems.
+        """Answer what the folder does not hold yet; all samples, in the order of settings, tasks, problems and draws.
 
         Args:
             on_sample: called with the number of samples there are and will be, after each one.
 
         Raises:
-            InvalidInputError: the folder holds another study, or cannot be written.
+            InvalidInputError: the folder holds another study or is in use, or a prompt does not fit the model.
         """
-        _claim(folder, self.describe())
-        found = {(s.task, s.setting, s.index): s for s in _read(folder / "samples.jsonl")}
-        wanted = [(t, s, i) for s in self.settings for t, problems in self.tasks.items() for i in range(len(problems))]
-        total = len(wanted)
-        with (folder / "samples.jsonl").open("a", encoding="utf-8") as file:
-            for setting in self.settings:
-                params = self.params(setting)
-                missing = [(t, i) for t, s, i in wanted if s is setting and (t, setting.label, i) not in found]
-                for task, index, result, log_likelihood in _answers(
-                    engine, params, [(t, i, self.tasks[t][i]) for t, i in missing]
-                ):
-                    problem = self.tasks[task][index]
-                    sample = Sample(
-                        task, setting.label, index, problem.difficulty, problem.prompt, result.text, solved(problem, result.text),
-                        result.completion_tokens, result.forwards, round(log_likelihood, 4),
-                    )  # fmt: skip
-                    found[task, setting.label, index] = sample
-                    file.write(json.dumps(asdict(sample), ensure_ascii=False) + "\n")
-                    file.flush()
-                    if on_sample is not None:
-                        on_sample(len(found), total)
-        return [found[t, s.label, i] for t, s, i in wanted]
+        with occupied(folder):
+            claim(folder, "study.json", self.describe())
+            found = {(s.task, s.setting, s.index, s.draw): s for s in map(_sample, read_lines(folder / "samples.jsonl"))}
+            read_lines(folder / "examples.jsonl")  # a torn line goes
+            groups = [(s, t) for s in self.settings for t in self.tasks]
+            wanted = {(s.label, t): [(i, d) for i in range(len(self.tasks[t].problems)) for d in range(self.draws)]
+                      for s, t in groups}  # fmt: skip
+            self._check(engine)
+            with (folder / "samples.jsonl").open("a", encoding="utf-8") as samples, \
+                 (folder / "examples.jsonl").open("a", encoding="utf-8") as examples:  # fmt: skip
+                for setting, task in groups:
+                    missing = [(i, d) for i, d in wanted[setting.label, task] if (task, setting.label, i, d) not in found]
+                    for sample, course in self._answer(engine, setting, task, missing) if missing else ():
+                        if course is not None:  # first: a sample that is there is never answered again
+                            append(examples, {"task": task, "setting": setting.label, **course})
+                        append(samples, asdict(sample))
+                        found[task, setting.label, sample.index, sample.draw] = sample
+                        if on_sample is not None:
+                            on_sample(len(found), self.total)
+            return [found[t, s.label, i, d] for s, t in groups for i, d in wanted[s.label, t]]
+
+    def _check(self, engine: Engine) -> None:
+        """Whether every prompt fits and every setting works with the model, before anything is spent."""
+        for task, asked in self.tasks.items():
+            for n, setting in enumerate(self.settings):
+                for i, problem in enumerate(asked.problems if n == 0 else asked.problems[:1]):
+                    try:
+                        engine.prepare(asked.prompt(problem), self.row(setting, task, i), chat=asked.chat)
+                    except InvalidInputError as error:
+                        remedy = f"{error.remedy} (task {task}, problem {problem.id or i}, setting {setting.label!r})"
+                        raise InvalidInputError(error.field, error.value, remedy) from error
+
+    def _answer(
+        self, engine: Engine, setting: Setting, task: str, missing: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[Sample, dict[str, Any] | None]]:
+        """Samples of one group as they come; with the first problem's, its course."""
+        asked = self.tasks[task]
+        prompts = {i: asked.prompt(asked.problems[i]) for i, _ in missing}
+        rows = [(key, prompts[key[0]], self.row(setting, task, *key)) for key in missing]
+        _warm_up(engine, rows[0][1], rows[0][2], asked.chat)
+        peak = Peak(engine.model.device)
+        for (index, draw), params, answer in _answers(engine, rows, asked.chat):
+            problem = asked.problems[index]
+            if isinstance(answer.outcome, Result):
+                out = answer.outcome
+                score = asked.score(problem, out.text)
+                said = (out.text, score.solved, dict(score.detail), out.completion_tokens, out.forwards, out.finish_reason)
+                elapsed = out.elapsed_s
+            else:
+                said, elapsed = ("", False, {"error": str(answer.outcome)}, 0, answer.forwards, "error"), 0.0
+            sample = Sample(
+                task, setting.label, index, draw, params.seed, problem.difficulty, prompts[index], *said, round(elapsed, 6),
+                round(answer.batch_s, 6), peak.bytes(), _finite(answer.log_likelihood), answer.order,
+            )  # fmt: skip
+            yield sample, answer.course if (index, draw) == (0, 0) else None
+
+
+@dataclass
+class _Answer:
+    """One row as it runs."""
+
+    outcome: Result | RowError | None = None
+    forwards: int = 0
+    batch_s: float = 0.0
+    log_likelihood: float = 0.0
+    order: list[int] = field(default_factory=list)
+    steps: list[dict[str, Any]] | None = None
+
+    @property
+    def course(self) -> dict[str, Any]:
+        """Of every pass: where the sampler looked, with which scores, and what was written there."""
+        return {"length": len(self.order), "steps": self.steps}
+
+    def follow(self, step: Step) -> None:
+        self.forwards = step.forward
+        self.log_likelihood += sum(math.log(p) if p > 0 else -math.inf for p in step.confidences)
+        self.order = self.order or [0] * (len(step.ids) - step.start)
+        for position in step.positions:
+            self.order[position - step.start] = step.forward
+        if self.steps is not None:
+            self.steps.append({
+                "window": [p - step.start for p in step.window], "scores": [_finite(x) for x in step.scores],
+                "written": [p - step.start for p in step.positions],
+            })  # fmt: skip
+
+
+Asked = tuple[tuple[int, int], Prompt, SamplingParams]
 
 
 def _answers(
-    engine: Engine, params: SamplingParams, asked: Sequence[tuple[str, int, Problem]]
-) -> Iterable[tuple[str, int, Result, float]]:
-    """Results as they come, with their log-likelihoods; rows join the batch as others leave it."""
+    engine: Engine, asked: Sequence[Asked], chat: bool | None
+) -> Iterator[tuple[tuple[int, int], SamplingParams, _Answer]]:
+    """Rows as they end; others join the batch in their place, so none waits and a row's time is its time in the batch."""
     waiting = iter(asked)
-    likelihood: dict[int, float] = defaultdict(float)
-    running: dict[int, tuple[str, int]] = {}
+    running: dict[int, tuple[tuple[int, int], SamplingParams, _Answer]] = {}
+    spent = 0.0
 
     def admit(count: int) -> None:
-        for task, index, problem in islice(waiting, count):
-            running[engine.admit(problem.prompt, params)] = (task, index)
+        for key, prompt, params in islice(waiting, count):
+            answer = _Answer(steps=[] if key == (0, 0) else None)
+            running[engine.admit(prompt, params, chat=chat)] = (key, params, answer)
 
-    admit(2 * engine.max_rows)  # one batch waits behind the one that runs
+    admit(engine.max_rows)
     try:
         while running:
-            for step in engine.step():
-                likelihood[step.row] += sum(math.log(p) if p > 0 else -math.inf for p in step.confidences)
-                if step.result is not None:
-                    yield *running.pop(step.row), step.result, likelihood.pop(step.row)
-                    admit(1)
+            began = time.perf_counter()
+            try:
+                steps: Sequence[Step] = engine.step()
+                ended = [(step.row, step.result) for step in steps if step.result is not None]
+            except RowError as error:  # the row is gone, the others go on
+                steps, ended = (), [(error.row, error)]
+            spent += time.perf_counter() - began
+            for step in steps:
+                running[step.row][2].follow(step)
+            for row, outcome in ended:
+                key, params, answer = running.pop(row)
+                answer.outcome, answer.batch_s, spent = outcome, spent, 0.0
+                yield key, params, answer
+            admit(len(ended))
     finally:
         for row in running:
             engine.cancel(row)
 
 
-def _digest(problems: Sequence[Problem]) -> str:
-    text = json.dumps([[p.task, p.prompt, p.answer, p.difficulty] for p in problems], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _claim(folder: Path, description: dict[str, Any]) -> None:
-    """Note what the folder is for; a folder of something else is left alone."""
+def _warm_up(engine: Engine, prompt: Prompt, params: SamplingParams, chat: bool | None) -> None:
+    """Two passes of one row, not counted: the first ones of a process and of a sampler load and plan."""
+    row = engine.admit(prompt, params, chat=chat)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        note = folder / "study.json"
-        if note.exists():
-            if json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(description)):
-                raise InvalidInputError("output", str(folder), "holds another study; give a folder of its own")
-            return
-        if any(folder.iterdir()):
-            raise InvalidInputError("output", str(folder), "is not empty and holds no study; give a new folder")
-        part = note.with_suffix(".part")
-        part.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        part.replace(note)
-    except (OSError, json.JSONDecodeError) as error:
-        raise InvalidInputError("output", str(folder), f"cannot be used ({error})") from error
+        for _ in range(2):
+            engine.step()
+    except RowError:
+        pass  # it fails again where it counts
+    finally:
+        engine.cancel(row)
 
 
-def _read(file: Path) -> list[Sample]:
-    """The whole lines; one that a kill cut off is dropped from the file too."""
-    if not file.exists():
-        return []
-    raw = file.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) < len(raw):
-        with file.open("r+b") as out:
-            out.truncate(len(whole))
-            os.fsync(out.fileno())
-    return [Sample(**json.loads(line)) for line in whole.decode().splitlines()]
+def _sample(line: Mapping[str, Any]) -> Sample:
+    return Sample(**line)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One setting on one task.
-
-    Attributes:
-        low, high: 95 % Wilson interval of the accuracy.
-        forwards: mean per problem.
-        tokens_per_forward: tokens up to the first end-of-sequence token, over all forward passes.
-        log_likelihood: mean per problem, nats.
-        better, worse: problems that only this setting solves, and only the first setting of the study.
-        p: of the exact McNemar test of these two numbers; None for the first setting.
-    """
-
-    task: str
-    setting: str
-    n: int
-    accuracy: float
-    low: float
-    high: float
-    forwards: float
-    tokens_per_forward: float
-    log_likelihood: float
-    better: int
-    worse: int
-    p: float | None
-
-
-def summarise(samples: Iterable[Sample]) -> list[Summary]:
-    """Every setting on every task, compared with the first setting problem by problem."""
-    groups: dict[tuple[str, str], list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault((sample.task, sample.setting), []).append(sample)
-    first: dict[str, dict[int, bool]] = {}
-    out = []
-    for (task, setting), some in groups.items():
-        right = {s.index: s.solved for s in some}
-        base = first.setdefault(task, right)
-        better = sum(right[i] and not base[i] for i in right if i in base)
-        worse = sum(base[i] and not right[i] for i in right if i in base)
-        n, forwards = len(some), sum(s.forwards for s in some)
-        low, high = wilson(sum(right.values()), n)
-        p = None if base is right else mcnemar(better, worse)
-        tokens, likelihood = sum(s.tokens for s in some), sum(s.log_likelihood for s in some)
-        out.append(
-            Summary(
-                task,
-                setting,
-                n,
-                sum(right.values()) / n,
-                low,
-                high,
-                forwards / n,
-                tokens / forwards,
-                likelihood / n,
-                better,
-                worse,
-                p,
-            )
-        )
-    return out
-
-
-def table(summaries: Sequence[Summary]) -> str:
-    """Markdown, one table per task."""
-    lines: list[str] = []
-    for task in dict.fromkeys(s.task for s in summaries):
-        some = [s for s in summaries if s.task == task]
-        lines += [f"**{task}**, {some[0].n} problems", ""]
-        lines += [
-            "| setting | solved | 95 % interval | forwards | tokens per forward | log-likelihood | against the first | p |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for s in some:
-            against, p = ("", "") if s.p is None else (f"+{s.better} −{s.worse}", f"{s.p:.2g}")
-            cells = (
-                s.setting, f"{100 * s.accuracy:.1f} %", f"{100 * s.low:.1f} – {100 * s.high:.1f}", f"{s.forwards:.1f}",
-                f"{s.tokens_per_forward:.2f}", f"{s.log_likelihood:.3f}", against, p,
-            )  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
+def _finite(x: float) -> float | None:
+    """JSON has no infinity."""
+    return round(x, 5) if math.isfinite(x) else None

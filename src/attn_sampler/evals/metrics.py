@@ -1,0 +1,291 @@
+"""What samples say: accuracy with its interval, pairs of settings compared problem by problem, speed, passes, likelihood.
+
+The unit of every interval and test is the problem, not the answer: drawing more answers of the same problems makes no new ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from attn_sampler.evals.statistics import (
+    bootstrap,
+    bootstrap_ratio,
+    holm,
+    mcnemar,
+    paired_difference,
+    pass_at_k,
+    sign_flip,
+    spearman,
+    wilson,
+)
+from attn_sampler.evals.study import Sample
+
+__all__ = ["Comparison", "Summary", "agreement", "aup", "compare", "frontiers", "summarise"]
+
+AUP_ALPHA, AUP_DROP = 3.0, 5.0  # d3LLM's, the second in points of accuracy
+LEVEL = 0.05  # of a false alarm
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One setting on one task.
+
+    Attributes:
+        n, draws: problems, and answers of each.
+        accuracy: share of the answers that are right, each problem counting the same (so with one answer each: pass@1).
+        low, high: its 95 % interval: Wilson's with one answer per problem, else a bootstrap over problems.
+        pass_at_k: k → chance that k answers of a problem hold a right one; k = 1, 2, 4 … and all draws.
+        forwards: mean per answer.
+        tokens: mean per answer, up to the first end-of-sequence token.
+        tokens_per_forward: all tokens ÷ all forward passes; `tpf_low` to `tpf_high` is its 95 % bootstrap interval.
+        seconds: time of the engine for the whole group, batch by batch; not a sum over rows.
+        tokens_per_s: all tokens ÷ seconds.
+        latency_p50_s, latency_p95_s: percentiles over answers of the time in the batch.
+        peak_bytes: peak memory during the group.
+        log_likelihood: mean per answer, nats; None where one was 0.
+        better, worse: problems that only this setting solves, and only the first setting of the study (one answer each).
+        p: of this comparison, as in `Comparison`; None for the first setting.
+        errors: answers that failed in the engine; they count as wrong.
+    """
+
+    task: str
+    setting: str
+    n: int
+    draws: int
+    accuracy: float
+    low: float
+    high: float
+    pass_at_k: Mapping[int, float]
+    forwards: float
+    tokens: float
+    tokens_per_forward: float
+    tpf_low: float
+    tpf_high: float
+    seconds: float
+    tokens_per_s: float
+    latency_p50_s: float
+    latency_p95_s: float
+    peak_bytes: int | None
+    log_likelihood: float | None
+    better: int
+    worse: int
+    p: float | None
+    errors: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two settings on the same problems of one task.
+
+    Attributes:
+        difference: accuracy of ``setting`` minus that of ``against``; ``low`` to ``high``: its 95 % interval, Newcombe's
+            for pairs with one answer per problem, else a bootstrap over problems.
+        better, worse: problems where ``setting`` has more right answers, and fewer.
+        p: exact McNemar test with one answer per problem, else a sign-flip test of the problems' differences.
+        p_holm: p, corrected for the number of settings that are compared with this ``against`` on this task (Holm).
+        verdict: ``"better"`` or ``"worse"`` where p_holm is below 0.05, else ``"not shown"``.
+        forwards, forwards_low, forwards_high: mean difference in forward passes per problem, with its bootstrap interval.
+    """
+
+    task: str
+    setting: str
+    against: str
+    difference: float
+    low: float
+    high: float
+    better: int
+    worse: int
+    p: float
+    p_holm: float
+    verdict: str
+    forwards: float
+    forwards_low: float
+    forwards_high: float
+
+
+Groups = dict[str, dict[str, dict[int, list[Sample]]]]  # task → setting → problem → answers
+
+
+def _grouped(samples: Iterable[Sample]) -> Groups:
+    out: Groups = {}
+    for sample in samples:
+        out.setdefault(sample.task, {}).setdefault(sample.setting, {}).setdefault(sample.index, []).append(sample)
+    return out
+
+
+def summarise(samples: Iterable[Sample]) -> list[Summary]:
+    """Every setting on every task, compared with the first setting problem by problem."""
+    out = []
+    for task, settings in _grouped(samples).items():
+        first = next(iter(settings))
+        against = {c.setting: c for c in _against(task, settings, first)}
+        out += [_summary(task, setting, problems, against.get(setting)) for setting, problems in settings.items()]
+    return out
+
+
+def _summary(task: str, setting: str, problems: Mapping[int, Sequence[Sample]], against: Comparison | None) -> Summary:
+    answers = [answer for some in problems.values() for answer in some]
+    n, draws = len(problems), min(map(len, problems.values()))
+    rates = _rates(problems)
+    if draws == 1:
+        low, high = wilson(sum(a.solved for a in answers), n)
+    else:
+        low, high = (float(x) for x in bootstrap(torch.tensor(rates, dtype=torch.float64)[:, None]))
+    tokens, forwards = _per_problem(problems, "tokens"), _per_problem(problems, "forwards")
+    total, passes = float(tokens.sum()), float(forwards.sum())
+    seconds = sum(a.batch_s for a in answers)
+    latency = sorted(a.elapsed_s for a in answers if a.finish_reason != "error") or [math.nan]
+    ks = sorted({*(2**i for i in range(draws.bit_length())), draws})
+    likelihoods = [a.log_likelihood for a in answers if a.log_likelihood is not None]
+    peaks = [a.peak_bytes for a in answers if a.peak_bytes is not None]
+    tpf = bootstrap_ratio(tokens, forwards) if passes else (0.0, 0.0)
+    return Summary(
+        task=task, setting=setting, n=n, draws=draws, accuracy=sum(rates) / n, low=low, high=high,
+        pass_at_k={
+            k: sum(pass_at_k(len(some), sum(a.solved for a in some), k) for some in problems.values()) / n
+            for k in ks if k <= draws
+        },
+        forwards=passes / len(answers), tokens=total / len(answers), tokens_per_forward=total / passes if passes else 0.0,
+        tpf_low=tpf[0], tpf_high=tpf[1], seconds=seconds, tokens_per_s=total / seconds if seconds else 0.0,
+        latency_p50_s=_percentile(latency, 0.5), latency_p95_s=_percentile(latency, 0.95),
+        peak_bytes=max(peaks, default=None),
+        log_likelihood=sum(likelihoods) / len(answers) if len(likelihoods) == len(answers) else None,
+        better=against.better if against else 0, worse=against.worse if against else 0, p=against.p if against else None,
+        errors=sum(a.finish_reason == "error" for a in answers),
+    )  # fmt: skip
+
+
+def _rates(problems: Mapping[int, Sequence[Sample]]) -> list[float]:
+    return [sum(a.solved for a in problems[i]) / len(problems[i]) for i in sorted(problems)]
+
+
+def _per_problem(problems: Mapping[int, Sequence[Sample]], name: str) -> Any:
+    return torch.tensor([sum(getattr(a, name) for a in problems[i]) for i in sorted(problems)], dtype=torch.float64)
+
+
+def _percentile(ordered: Sequence[float], q: float) -> float:
+    """Linear between the two nearest."""
+    place = q * (len(ordered) - 1)
+    i = math.floor(place)
+    return ordered[i] + (place - i) * (ordered[min(i + 1, len(ordered) - 1)] - ordered[i])
+
+
+def compare(samples: Iterable[Sample]) -> list[Comparison]:
+    """Every setting against every one that stands before it, task by task, on the problems that both answered."""
+    out = []
+    for task, settings in _grouped(samples).items():
+        names = list(settings)
+        for i, against in enumerate(names):
+            out += _against(task, {name: settings[name] for name in names[i:]}, against)
+    return out
+
+
+def _against(task: str, settings: Mapping[str, Mapping[int, Sequence[Sample]]], against: str) -> list[Comparison]:
+    """All others against one, with their p-values corrected for each other."""
+    others = [_pair(task, name, problems, against, settings[against]) for name, problems in settings.items() if name != against]
+    known = [c for c in others if c is not None]
+    out = []
+    for c, p in zip(known, holm([c.p for c in known]), strict=True):
+        verdict = "not shown" if p >= LEVEL else "better" if c.difference > 0 else "worse"
+        out.append(replace(c, p_holm=p, verdict=verdict))
+    return out
+
+
+def _pair(
+    task: str, setting: str, problems: Mapping[int, Sequence[Sample]], against: str, base: Mapping[int, Sequence[Sample]]
+) -> Comparison | None:
+    """Two settings on the problems that both answered; None where there are none."""
+    both = sorted(set(problems) & set(base))
+    if not both:
+        return None
+    mine, theirs = ({i: x[i] for i in both} for x in (problems, base))
+    a, b = _rates(mine), _rates(theirs)
+    change = [x - y for x, y in zip(a, b, strict=True)]
+    better, worse = sum(d > 0 for d in change), sum(d < 0 for d in change)
+    passes = _mean_forwards(mine) - _mean_forwards(theirs)
+    values = torch.stack([torch.tensor(change, dtype=torch.float64), passes], 1)
+    low, high = (x.tolist() for x in bootstrap(values))
+    mean = values.mean(0).tolist()
+    if all(len(some) == 1 for x in (mine, theirs) for some in x.values()):
+        p = mcnemar(better, worse)
+        right = sum(x + y == 2 for x, y in zip(a, b, strict=True))
+        low[0], high[0] = paired_difference(right, better, worse, len(both) - right - better - worse)
+    else:
+        p = sign_flip(change)
+    return Comparison(
+        task, setting, against, mean[0], low[0], high[0], better, worse, p, p, "not shown", mean[1], low[1], high[1]
+    )  # fmt: skip
+
+
+def _mean_forwards(problems: Mapping[int, Sequence[Sample]]) -> Any:
+    return _per_problem(problems, "forwards") / torch.tensor([len(problems[i]) for i in sorted(problems)])
+
+
+def aup(points: Sequence[tuple[float, float]], best: float) -> float:
+    """Accuracy under parallelism (d3LLM, arXiv 2601.07568), in percent × tokens per forward.
+
+    Sorted by tokens per forward ρ, with accuracies y in percent, y₁ that of the lowest ρ, and without the points whose y is more
+    than 5 below y₁: ρ₁ y₁ + Σ ½ (ρᵢ − ρᵢ₋₁) (yᵢ W(yᵢ) + yᵢ₋₁ W(yᵢ₋₁)), where W(y) = min(1, exp(−3 (1 − y / best))).
+
+    Args:
+        points: (tokens per forward, accuracy from 0 to 1) of the settings of one sampler.
+        best: highest accuracy of all methods compared, from 0 to 1; values with different ``best`` do not compare.
+    """
+    if not points or best <= 0:
+        return 0.0
+    ordered = sorted((x, 100 * y) for x, y in points)
+    kept = [(x, y) for x, y in ordered if y >= ordered[0][1] - AUP_DROP - 1e-9]
+
+    def weighted(y: float) -> float:
+        return y * min(1.0, math.exp(-AUP_ALPHA * (1 - y / (100 * best))))
+
+    area = kept[0][0] * kept[0][1]
+    for (x0, y0), (x1, y1) in pairwise(kept):
+        area += (x1 - x0) * (weighted(y0) + weighted(y1)) / 2
+    return area
+
+
+def frontiers(summaries: Sequence[Summary], series: Mapping[str, str]) -> list[dict[str, Any]]:
+    """AUP of every series on every task: ``task``, ``series``, ``settings``, ``aup``."""
+    out = []
+    for task in dict.fromkeys(s.task for s in summaries):
+        some = [s for s in summaries if s.task == task]
+        best = max(s.accuracy for s in some)
+        for line in dict.fromkeys(series.get(s.setting, s.setting) for s in some):
+            points = [s for s in some if series.get(s.setting, s.setting) == line]
+            value = aup([(s.tokens_per_forward, s.accuracy) for s in points], best)
+            out.append({"task": task, "series": line, "settings": len(points), "aup": value})
+    return out
+
+
+def agreement(samples: Iterable[Sample]) -> list[dict[str, Any]]:
+    """How alike the orders of two settings are: Spearman's rank correlation of the passes in which positions were written.
+
+    Over the positions up to the first end of either answer, mean over problems (first answer of each); problems where one side
+    wrote everything in one pass have no order and are left out. One record per task: ``settings``, ``matrix`` (None where no
+    problem is left).
+    """
+    out = []
+    for task, settings in _grouped(samples).items():
+        names = list(settings)
+        matrix: list[list[float | None]] = [[1.0] * len(names) for _ in names]
+        for i, one in enumerate(names):
+            for j, other in enumerate(names[:i]):
+                found = [_rank(settings[one][k][0], settings[other][k][0]) for k in settings[one] if k in settings[other]]
+                known = [x for x in found if not math.isnan(x)]
+                matrix[i][j] = matrix[j][i] = sum(known) / len(known) if known else None
+        out.append({"task": task, "settings": names, "matrix": matrix})
+    return out
+
+
+def _rank(a: Sample, b: Sample) -> float:
+    length = min(a.tokens, b.tokens)
+    if length < 2:
+        return math.nan
+    return spearman(torch.tensor(a.order[:length], dtype=torch.float64), torch.tensor(b.order[:length], dtype=torch.float64))

@@ -1,0 +1,87 @@
+"""Questions: problems of one task, how they are put to the model, how the answers are scored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attn_sampler.evals import tasks
+from attn_sampler.evals.tasks import Problem, Prompt, Score, Task
+
+__all__ = ["Questions", "embedded", "prints", "questions"]
+
+NEW_TOKENS = {"word": 32, "sudoku4": 32}  # where nothing else says it; of all other tasks:
+MANY_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Problems of one task.
+
+    Attributes:
+        prompt, score: of a problem; of a problem and an answer.
+        params: of every row on this task (`SamplingParams`), under those of the setting.
+        chat: as `Engine.admit` takes it: None makes text a user message where the checkpoint has a chat template.
+        note: what tells these questions from others beside the problems: version, source, style; plain JSON types.
+    """
+
+    problems: Sequence[Problem]
+    prompt: Callable[[Problem], Prompt]
+    score: Callable[[Problem, str], Score]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    chat: bool | None = None
+    note: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON types; other problems or other prompts give another digest."""
+        text = json.dumps([[self.prompt(p), p.answer, p.difficulty] for p in self.problems], ensure_ascii=False)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        chat = {} if self.chat is None else {"chat": self.chat}
+        return {"n": len(self.problems), "sha256": digest, "params": dict(self.params), **chat, **self.note}
+
+
+def prints(questions: Questions) -> list[str]:
+    """A short fingerprint of every problem, by its own text and whatever is put around it."""
+    return [hashlib.sha256(f"{p.task}\n{p.prompt}".encode()).hexdigest()[:16] for p in questions.problems]
+
+
+def embedded(problems: Sequence[Problem]) -> Questions:
+    """Problems of the embedded model's own tasks, put to it as they are."""
+    return Questions(problems, lambda problem: problem.prompt, lambda problem, text: Score(tasks.solved(problem, text)))
+
+
+def questions(
+    task: Task,
+    *,
+    data: Path | None = None,
+    n: int | None = None,
+    seed: int = 0,
+    style: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    chat: bool | None = None,
+    allow_code: bool = False,
+) -> Questions:
+    """``n`` problems of a task, in one of its styles (None: its first).
+
+    Raises:
+        InvalidInputError: no such style, data missing, or the task runs code and ``allow_code`` is not given.
+    """
+    style = task.style(style)
+    if task.runs_code and not allow_code:
+        task.score(Problem(task.name, "", ""), "")  # says what to do, before anything is spent
+    stop = task.stop.get(style, ())
+    given = {"max_new_tokens": NEW_TOKENS.get(task.name, MANY_TOKENS)} | dict(params or {})
+    if stop and "stop" not in given:
+        given["stop"] = list(stop)
+    return Questions(
+        task.problems(data, n, seed),
+        lambda problem: task.prompt(problem, style),
+        lambda problem, text: task.score(problem, text, allow_code=allow_code),
+        given,
+        chat,
+        {"version": task.version, "source": task.source, "style": style},
+    )

@@ -1,0 +1,209 @@
+"""The report of an evaluation: tables, plots and the reproduction card as blocks of a page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from attn_sampler import plots
+from attn_sampler.evals import card as cards
+from attn_sampler.evals.metrics import Comparison, Summary
+from attn_sampler.evals.pages import Block, Code, Heading, Picture, Table, Text, markdown
+from attn_sampler.evals.study import Sample
+
+__all__ = ["Evaluation", "blocks", "table"]
+
+PANELS = 6  # settings in a picture with a panel each
+MATRIX = 14  # settings in a matrix
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        series: setting → line of the plots.
+        aup: as `metrics.frontiers` gives it.
+        agreement: as `metrics.agreement` gives it.
+        costs: task → setting → shares of the time, as `cost.shares` gives them.
+        courses: task → setting → course of the first problem.
+        notes: what a reader has to know beside the numbers.
+    """
+
+    card: Mapping[str, Any]
+    series: Mapping[str, str]
+    summaries: Sequence[Summary]
+    comparisons: Sequence[Comparison]
+    aup: Sequence[Mapping[str, Any]]
+    agreement: Sequence[Mapping[str, Any]]
+    costs: Mapping[str, Mapping[str, Mapping[str, float]]]
+    courses: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    samples: Sequence[Sample] = field(repr=False)
+    notes: Sequence[str] = ()
+
+
+def blocks(found: Evaluation) -> list[Block]:
+    """The whole report, with its title."""
+    tasks = list(dict.fromkeys(s.task for s in found.summaries))
+    out: list[Block] = [Heading(f"{found.card['model']}: {', '.join(tasks)}", 1), Text(_conditions(found))]
+    out += [Text(note) for note in found.notes]
+    for task in tasks:
+        some = [s for s in found.summaries if s.task == task]
+        out += [Heading(f"{task}: {some[0].n} problems" + (f", {some[0].draws} answers each" if some[0].draws > 1 else ""))]
+        out += [_accuracy(some), *_pass_at_k(some), *_pairs(found, task), *_speed(found, task, some), *_aup(found, task)]
+        out += _pictures(found, task, some)
+    out += [Heading("Reproduction"), Code(shlex.join(found.card["command"]))]
+    out += [Table(["", ""], cards.lines({k: v for k, v in found.card.items() if k != "command"}), words=1)]
+    return [*out, Heading("How to read this"), *map(Text, READING)]
+
+
+def _conditions(found: Evaluation) -> str:
+    card = found.card
+    return (
+        f"attn-sampler {card['attn_sampler']}, {card['device']}, {card['dtype']}, {card['threads']} threads, "
+        f"up to {card['max_rows']} rows in a batch, seed {card['seed']}."
+    )
+
+
+def _accuracy(some: Sequence[Summary]) -> Table:
+    rows = [
+        [s.setting, _percent(s.accuracy), f"{100 * s.low:.1f} – {100 * s.high:.1f}", f"{s.forwards:.1f}", f"{s.tokens:.1f}",
+         f"{s.tokens_per_forward:.2f}", f"{s.tpf_low:.2f} – {s.tpf_high:.2f}"]
+        + ([str(s.errors)] if any(x.errors for x in some) else [])
+        for s in some
+    ]  # fmt: skip
+    header = ["setting", "solved", "95 % interval", "forwards", "tokens", "tokens per forward", "95 % interval"]
+    return Table(header + (["failed"] if any(s.errors for s in some) else []), rows)
+
+
+def _pass_at_k(some: Sequence[Summary]) -> list[Block]:
+    if some[0].draws == 1:
+        return []
+    ks = list(some[0].pass_at_k)
+    rows = [[s.setting, *(_percent(s.pass_at_k[k]) for k in ks)] for s in some]
+    return [Table(["setting", *(f"pass@{k}" for k in ks)], rows)]
+
+
+def _pairs(found: Evaluation, task: str) -> list[Block]:
+    """Which differences from the first setting are real."""
+    first = next(s.setting for s in found.summaries if s.task == task)
+    rows = [
+        [c.setting, f"{100 * c.difference:+.1f}", f"{100 * c.low:+.1f} – {100 * c.high:+.1f}", f"+{c.better} −{c.worse}",
+         f"{c.p:.2g}", f"{c.p_holm:.2g}", f"{c.forwards:+.1f}", f"{c.forwards_low:+.1f} – {c.forwards_high:+.1f}", c.verdict]
+        for c in found.comparisons if c.task == task and c.against == first
+    ]  # fmt: skip
+    if not rows:
+        return []
+    header = ["setting", "points", "95 % interval", "only it / only the first", "p", "p (Holm)", "forwards", "95 % interval",
+              "difference in accuracy"]  # fmt: skip
+    return [Text(f"Against {first}, on the same problems:"), Table(header, rows, words=1)]
+
+
+def _speed(found: Evaluation, task: str, some: Sequence[Summary]) -> list[Block]:
+    costs = found.costs.get(task, {})
+    rows = [
+        [s.setting, f"{s.tokens_per_s:.1f}", f"{s.seconds:.1f}", f"{1000 * s.latency_p50_s:.0f}", f"{1000 * s.latency_p95_s:.0f}",
+         "–" if s.peak_bytes is None else f"{s.peak_bytes / 2**20:.0f}",
+         *(_share(costs.get(s.setting, {}), name) for name in ("sampler_share", "attention_share"))]
+        for s in some
+    ]  # fmt: skip
+    header = ["setting", "tokens per s", "time, s", "latency p50, ms", "latency p95, ms", "peak memory, MiB", "in the sampler",
+              "in attention statistics"]  # fmt: skip
+    return [Table(header, rows)]
+
+
+def _share(cost: Mapping[str, float], name: str) -> str:
+    return _percent(max(0.0, cost[name])) if name in cost else "–"
+
+
+def _aup(found: Evaluation, task: str) -> list[Block]:
+    rows = [[a["series"], str(a["settings"]), f"{a['aup']:.1f}"] for a in found.aup if a["task"] == task]
+    return [Table(["sampler", "settings", "AUP"], rows)] if any(a["settings"] > 1 for a in found.aup) else []
+
+
+def _pictures(found: Evaluation, task: str, some: Sequence[Summary]) -> list[Block]:
+    series = {s.setting: found.series.get(s.setting, s.setting) for s in some}
+    against = f"{task}: share solved against tokens per"
+    out = [
+        _picture(f"{task}-forwards", f"{against} forward pass", plots.frontier(some, series)),
+        _picture(f"{task}-seconds", f"{against} second", plots.frontier(some, series, "tokens_per_s")),
+    ]
+    names = list({line: name for name, line in reversed(series.items())}.values())[::-1][:PANELS]  # the first of each series
+    grids = {name: written_shares([x for x in found.samples if (x.task, x.setting) == (task, name)]) for name in names}
+    if all(grids.values()):
+        alt = f"{task}: in which pass each position was written"
+        out.append(_picture(f"{task}-order", alt, plots.written_when(grids, alt)))
+    courses = {name: found.courses[task][name] for name in names if name in found.courses.get(task, {})}
+    if courses and all(course["steps"] for course in courses.values()):
+        alt = f"{task}: scores of the first problem, and what was written (dots)"
+        out.append(_picture(f"{task}-scores", alt, plots.score_maps(courses, alt)))
+    return [*out, *_agreement(found, task)]
+
+
+def _agreement(found: Evaluation, task: str) -> list[Block]:
+    alike = next((a for a in found.agreement if a["task"] == task), None)
+    if alike is None or len(alike["settings"]) < 2:
+        return []
+    n = min(MATRIX, len(alike["settings"]))
+    alt = f"{task}: rank correlation between the orders" + (f" of the first {n} settings" if n < len(alike["settings"]) else "")
+    matrix = [row[:n] for row in alike["matrix"][:n]]
+    return [_picture(f"{task}-agreement", alt, plots.agreement(alike["settings"][:n], matrix, alt))]
+
+
+def _picture(name: str, alt: str, figure: Any) -> Picture:
+    return Picture(name, alt, plots.svg(figure))
+
+
+def written_shares(samples: Sequence[Sample]) -> list[list[float]]:
+    """(passes, positions): share of the answers whose position was written in that pass, among those that reach so far."""
+    length = max((s.tokens for s in samples), default=0)
+    passes = max((max(s.order[: s.tokens], default=0) for s in samples), default=0)
+    grid = [[0.0] * length for _ in range(passes)]
+    reach = [sum(s.tokens > p for s in samples) for p in range(length)]
+    for sample in samples:
+        for p, forward in enumerate(sample.order[: sample.tokens]):
+            if forward:
+                grid[forward - 1][p] += 1 / reach[p]
+    return grid
+
+
+def table(summaries: Sequence[Summary]) -> str:
+    """Markdown, one short table per task, with the likelihood of the answers: for studies of one choice."""
+    out: list[Block] = []
+    header = ["setting", "solved", "95 % interval", "forwards", "tokens per forward", "log-likelihood", "against the first", "p"]
+    for task in dict.fromkeys(s.task for s in summaries):
+        some = [s for s in summaries if s.task == task]
+        rows = [
+            [s.setting, _percent(s.accuracy), f"{100 * s.low:.1f} – {100 * s.high:.1f}", f"{s.forwards:.1f}",
+             f"{s.tokens_per_forward:.2f}", "–" if s.log_likelihood is None else f"{s.log_likelihood:.3f}",
+             *(("", "") if s.p is None else (f"+{s.better} −{s.worse}", f"{s.p:.2g}"))]
+            for s in some
+        ]  # fmt: skip
+        out += [Text(f"**{task}**, {some[0].n} problems"), Table(header, rows)]
+    return markdown(out)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+READING = (
+    "Solved: share of the answers that the task's scorer accepts; Wilson's interval with one answer per problem, a "
+    "bootstrap over problems with several. The unit is the problem everywhere.",
+    "Against the first setting: the same problems under both settings. p is McNemar's exact test (a sign-flip test where a "
+    "problem has several answers), p (Holm) is corrected for the number of settings; a difference counts as shown below "
+    '0.05. "Not shown" does not mean equal: the interval says how large a difference can still hide.',
+    "Tokens: written up to the first end-of-sequence token, it included; prompt, padding and what stands behind the end are "
+    "counted nowhere. Forwards: passes that a row took part in.",
+    "Time is that of the engine's passes over a task under a setting, batch by batch, without loading, warm-up and scoring; "
+    "tokens per second are all tokens by that time. Rows share a pass, so no row has a time of its own: latency is from "
+    "joining the batch to the end, in this batch. Work on rows that a kill cut off is done again and counts again where its "
+    "batch had ended other rows.",
+    "Peak memory: allocated by torch on a GPU, resident memory of the process on a CPU.",
+    "Shares of the time: measured beside the run on the first passes over a batch, each pass with attention statistics and "
+    "without.",
+    "AUP: accuracy under parallelism as d3LLM defines it (arXiv 2601.07568); its best accuracy is that of this table, so "
+    "values of different reports do not compare.",
+)
