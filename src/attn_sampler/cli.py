@@ -37,7 +37,10 @@ Model = Annotated[
 ]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="See `attn-sampler samplers`.  [default: attention]")]
 Option = Annotated[
-    list[str] | None, typer.Option("-o", "--option", metavar="KEY=VALUE", help="Option of the sampler; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "-o", "--option", metavar="KEY=VALUE|@FILE", help="Option of the sampler, or a file of `calibrate`; repeatable."
+    ),
 ]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: 64]")]
 BlockLength = Annotated[int | None, typer.Option(help="Positions per block.  [default: at most 32]")]
@@ -180,14 +183,22 @@ def _ids(text: str) -> list[int]:
 
 def _params(sampler: str | None, option: list[str] | None, threshold: float | None, **given: Any) -> SamplingParams:
     from attn_sampler import samplers
+    from attn_sampler.evals.chosen import read
     from attn_sampler.params import SamplingParams
 
-    name = sampler or "attention"
+    files = [read(text[1:]) for text in option or [] if text.startswith("@")]
+    name = sampler or (files[0].sampler if files else "attention")
     options: dict[str, Any] = {}
+    for found in files:
+        if found.sampler != name:
+            raise InvalidInputError("sampler", name, f"the file of -o @ is for {found.sampler!r}: leave out one of them")
+        options |= found.options
     for text in option or []:
+        if text.startswith("@"):
+            continue
         key, equals, value = text.partition("=")
         if not equals:
-            raise InvalidInputError("option", text, "write it as key=value")
+            raise InvalidInputError("option", text, "write it as key=value, or @file for one that `calibrate` wrote")
         options[key] = samplers.parse_option(name, key, value)
     if threshold is not None:
         options["threshold"] = threshold
@@ -324,7 +335,7 @@ def replay(
     replay_in_terminal(trace, delay)
 
 
-from attn_sampler import cli_ablate, cli_bench, cli_frequencies, cli_lab, cli_models  # noqa: E402, F401 (their commands need the app and the options above)
+from attn_sampler import cli_ablate, cli_bench, cli_calibrate, cli_eval, cli_frequencies, cli_lab, cli_models  # noqa: E402, F401 (their commands need the app and the options above)
 
 
 def main() -> None:

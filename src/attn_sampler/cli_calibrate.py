@@ -1,0 +1,120 @@
+"""The command that picks a sampler's options for a model and a task, registered by cli.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attn_sampler.cli import (
+    Adapter,
+    AsJson,
+    BlockLength,
+    CachePolicy,
+    Device,
+    Dtype,
+    Family,
+    Model,
+    Quantize,
+    Raw,
+    app,
+    load_engine,
+)
+from attn_sampler.cli_eval import AllowCode, Data, MaxRows, Options, Style, bar, commanded, given, questions_of
+from attn_sampler.errors import InvalidInputError, check_number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from attn_sampler.evals.calibrate import Point
+
+__all__ = ["calibrate"]
+
+
+@app.command()
+def calibrate(
+    task: Annotated[str, typer.Option(help="One task.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The options as JSON, for -o @FILE.")],
+    sampler: Annotated[str, typer.Option(help="Whose options are picked.")] = "attention",
+    option: Options = None,
+    against: Annotated[
+        str | None, typer.Option(help="Sequential sampler.  [default: SAMPLER-sequential where there is one, else confidence]")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Calibration problems.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of problems and random numbers; evaluate with another one.")] = 1000,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keeps every answer; a run cut off goes on there.  [default: FILE.run]")
+    ] = None,
+    data: Data = None,
+    style: Style = None,
+    allow_code: AllowCode = False,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")] = None,
+    block_length: BlockLength = None,
+    cache: CachePolicy = None,
+    max_rows: MaxRows = 32,
+    model: Model = None,
+    as_json: AsJson = False,
+    raw: Raw = False,
+    family: Family = None,
+    adapter: Adapter = None,
+    quantize: Quantize = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Pick a sampler's options: the fastest setting whose accuracy is not significantly below sequential decoding."""
+    from attn_sampler.evals import calibrate as calibration
+    from attn_sampler.evals.card import card, files_of
+    from attn_sampler.evals.chosen import write
+    from attn_sampler.evals.questions import prints
+    from attn_sampler.evals.study import Study
+
+    check_number("limit", limit, low=1, integer=True)
+    if "," in task:
+        raise InvalidInputError("task", task, "calibrate on one task at a time")
+    params = given(block_length=block_length, cache=cache, max_new_tokens=max_new_tokens)
+    asked = questions_of(task, data, limit, seed, style, params, raw, allow_code)
+    swept = calibration.candidates(sampler, option or (), against)
+    files = files_of(model, adapter)
+    engine = load_engine(
+        model, dtype, family=family, adapter=adapter, quantize=quantize, device=device, max_rows=max_rows
+    )  # fmt: skip
+    about = card(engine, model or "embedded", files, commanded(), seed)
+    conditions = {key: about[key] for key in ("model_files_sha256", "dtype")} | {"quantize": quantize}
+    study = Study(swept, asked, seed=seed, model=model or "embedded", conditions=conditions)
+    with bar("answers") as on_sample:
+        samples = study.run(engine, folder or output.with_name(output.name + ".run"), on_sample)
+    points = calibration.frontier(samples, swept)
+    base = calibration.sequential(samples, swept)
+    origin = {
+        "rule": f"fewest forward passes among the settings that are not significantly below {swept[0].sampler} "
+        f"(one-sided exact McNemar test, {calibration.LEVEL})",
+        "sequential": {"sampler": swept[0].sampler} | dataclasses.asdict(base),
+        "frontier": [dataclasses.asdict(point) for point in points],
+        "task": asked[task].describe(), "problems": prints(asked[task]), "card": about,
+    }  # fmt: skip
+    chosen, best = calibration.choose(points, swept, origin)
+    write(output, chosen)
+    if as_json:
+        typer.echo(output.read_text(encoding="utf-8"), nl=False)
+    else:
+        _print(base, points, best)
+    typer.echo(f"wrote {output}: give it as -o @{output}", err=True)
+
+
+def _print(base: Any, points: Sequence[Point], best: Point | None) -> None:
+    width = max(len(point.setting) for point in points)
+    typer.echo(f"{'sequential':<{width}}  {100 * base.accuracy:5.1f} %  {base.forwards:6.1f} forwards")
+    for point in points:
+        mark = "  ← chosen" if point is best else "" if point.kept else "  below"
+        s = point.summary
+        typer.echo(
+            f"{point.setting:<{width}}  {100 * s.accuracy:5.1f} %  {s.forwards:6.1f} forwards  "
+            f"{100 * point.difference:+5.1f} points ({100 * point.low:+.1f} – {100 * point.high:+.1f}), "
+            f"p {point.p_below:.2g}{mark}"
+        )
+    if best is None:
+        typer.echo("no setting holds its accuracy and is faster: the sequential one is kept")
+    else:
+        typer.echo(f"with {best.summary.n} problems it may still cost up to {max(0.0, -100 * best.low):.1f} points", err=True)

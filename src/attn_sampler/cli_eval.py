@@ -1,0 +1,209 @@
+"""The command that evaluates samplers on tasks, registered by cli.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from attn_sampler.cli import (
+    Adapter,
+    AsJson,
+    BlockLength,
+    CachePolicy,
+    Device,
+    Dtype,
+    Family,
+    Model,
+    Quantize,
+    Raw,
+    Steps,
+    TopK,
+    TopP,
+    app,
+    load_engine,
+)
+from attn_sampler.errors import InvalidInputError, check_number
+
+if TYPE_CHECKING:
+    from attn_sampler.evals.questions import Questions
+
+__all__ = ["bar", "commanded", "given", "named", "questions_of"]
+
+Tasks = Annotated[str, typer.Option(metavar="NAME,…", help="Tasks, separated by commas.")]
+Data = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder with the tasks' files.  [default: the published ones, from the Hub]")
+]
+Limit = Annotated[int | None, typer.Option(help="Problems of each task.  [default: all; 500 of those that are made]")]
+Style = Annotated[str | None, typer.Option(help="How problems are put to the model.  [default: the task's first style]")]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run programs that the model wrote, shut in.")]
+MaxRows = Annotated[int, typer.Option(help="Rows that share a forward pass.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--option", metavar="[SAMPLER.]KEY=V1,V2,…|@FILE",
+        help="Options of the samplers, several values sweep them; @FILE is one that `calibrate` wrote. Repeatable.",
+    ),
+]  # fmt: skip
+
+
+@app.command("eval")
+def evaluate(
+    tasks: Tasks,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Keeps every answer; a run cut off goes on there.")],
+    samplers: Annotated[
+        str, typer.Option(metavar="NAME,…", help="Samplers; the first is what the others are compared with.")
+    ] = "confidence,attention",
+    option: Options = None,
+    data: Data = None,
+    limit: Limit = None,
+    samples: Annotated[int, typer.Option(help="Answers per problem, for pass@k; give a --temperature, too.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of problems and random numbers.")] = 0,
+    style: Style = None,
+    allow_code: AllowCode = False,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")] = None,
+    block_length: BlockLength = None,
+    steps: Steps = None,
+    temperature: Annotated[float | None, typer.Option("-t", "--temperature", help="0 takes the most likely token.")] = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    cache: CachePolicy = None,
+    max_rows: MaxRows = 32,
+    model: Model = None,
+    as_json: AsJson = False,
+    raw: Raw = False,
+    family: Family = None,
+    adapter: Adapter = None,
+    quantize: Quantize = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Evaluate samplers on tasks: what they solve, how fast, and which differences are real.
+
+    Writes DIR/results.json, samples.jsonl, report.md and report.html (needs the extra plots).
+    """
+    from attn_sampler import plots
+    from attn_sampler.evals.card import card, files_of
+    from attn_sampler.evals.evaluate import evaluate as run
+    from attn_sampler.evals.evaluate import write
+    from attn_sampler.evals.study import Study
+    from attn_sampler.evals.sweep import settings
+
+    check_number("samples", samples, low=1, integer=True)
+    if samples > 1 and not temperature:
+        raise InvalidInputError("samples", samples, "at temperature 0 all answers are the same: give --temperature, e.g. 0.8")
+    plots.check(output / "plot.svg")
+    params = given(
+        block_length=block_length, steps=steps, temperature=temperature, top_p=top_p, top_k=top_k, cache=cache,
+        max_new_tokens=max_new_tokens,
+    )  # fmt: skip
+    asked = questions_of(tasks, data, limit, seed, style, params, raw, allow_code)
+    chosen = settings(named("samplers", samplers), option or ())
+    notes = _seen(option or (), asked)
+    files = files_of(model, adapter)
+    engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device, max_rows=max_rows)
+    about = card(engine, model or "embedded", files, commanded(), seed)
+    conditions = {key: about[key] for key in ("model_files_sha256", "dtype", "device", "max_rows")} | {"quantize": quantize}
+    study = Study(chosen, asked, seed=seed, draws=samples, model=model or "embedded", conditions=conditions)
+    with bar("answers") as on_sample:
+        found = run(engine, study, output, about, notes, on_sample)
+    files_written = write(found, output)
+    if as_json:
+        typer.echo((output / "results.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        _print(found.summaries, found.comparisons)
+    typer.echo(f"wrote {', '.join(map(str, files_written))}", err=True)
+
+
+def named(field: str, text: str) -> list[str]:
+    """``a,b`` → a, b."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InvalidInputError(field, text, "give at least one name")
+    return list(dict.fromkeys(names))
+
+
+def given(**params: Any) -> dict[str, Any]:
+    """Those that are."""
+    return {key: value for key, value in params.items() if value is not None}
+
+
+def commanded() -> list[str]:
+    """The words of this command line."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+def questions_of(
+    tasks: str,
+    data: Path | None,
+    n: int | None,
+    seed: int,
+    style: str | None,
+    params: dict[str, Any],
+    raw: bool,
+    allow_code: bool,
+) -> dict[str, Questions]:
+    """The questions of every task named; what the command says goes before what the task does."""
+    from attn_sampler.evals import questions
+    from attn_sampler.evals.tasks import find
+
+    out = {}
+    for name in named("tasks", tasks):
+        task = find(name)
+        out[name] = questions.questions(
+            task, data=data, n=n, seed=seed, style=style, params=params, chat=False if raw else None, allow_code=allow_code
+        )
+    return out
+
+
+def _seen(options: Sequence[str], asked: dict[str, Questions]) -> tuple[str, ...]:
+    """What to say where a sampler was calibrated on problems that are evaluated here."""
+    from attn_sampler.evals.chosen import read
+    from attn_sampler.evals.questions import prints
+
+    notes = []
+    for text in options:
+        if text.startswith("@"):
+            used = set(read(text[1:]).origin.get("problems", ()))
+            both = {task: len(used & set(prints(questions))) for task, questions in asked.items()}
+            shown = ", ".join(f"{n} of {len(asked[task].problems)} problems of {task}" for task, n in both.items() if n)
+            if shown:
+                notes.append(f"Seen before: {shown} were used to choose the options in {text[1:]}. Their results are too good.")
+    for note in notes:
+        typer.echo(note, err=True)
+    return tuple(notes)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        shown = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(shown, completed=done, total=total)
+
+
+def _print(summaries: Sequence[Any], comparisons: Sequence[Any]) -> None:
+    """A short table per task; the report says more."""
+    verdicts = {(c.task, c.setting, c.against): c for c in comparisons}
+    width = max(len(s.setting) for s in summaries)
+    for task in dict.fromkeys(s.task for s in summaries):
+        some = [s for s in summaries if s.task == task]
+        typer.echo(f"{task}, {some[0].n} problems")
+        for s in some:
+            c = verdicts.get((task, s.setting, some[0].setting))
+            against = "" if c is None else f"{100 * c.difference:+6.1f} points, p {c.p_holm:.2g}: {c.verdict}"
+            typer.echo(
+                f"  {s.setting:<{width}}  {100 * s.accuracy:5.1f} % ({100 * s.low:.1f} – {100 * s.high:.1f})"
+                f"  {s.tokens_per_forward:5.2f} tokens/forward  {s.tokens_per_s:7.1f} tokens/s  {against}".rstrip()
+            )

@@ -1,0 +1,115 @@
+"""Settings from text: samplers, and what ``-o`` says about their options, as a list of settings with labels.
+
+``-o attention.threshold=0.8,0.9`` sweeps an option of one sampler, ``-o threshold=0.8,0.9`` that of every sampler that has it.
+Several options of one sampler give every combination. The same option twice adds values; that is also how options that are lists
+of indices are swept, whose commas belong to the value (``-o attention.layers=0,1 -o attention.layers=2,3``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Union
+
+from attn_sampler import samplers as registry
+from attn_sampler.errors import InvalidInputError, UnknownNameError
+from attn_sampler.evals.chosen import Chosen, read
+from attn_sampler.evals.study import Setting
+
+__all__ = ["settings", "shown"]
+
+
+def settings(samplers: Sequence[str], options: Sequence[str]) -> list[Setting]:
+    """One setting per combination of option values, in the order of the samplers and of the values.
+
+    Args:
+        samplers: names.
+        options: texts of ``-o``: ``sampler.option=values``, ``option=values``, or ``@file`` that `attn-sampler calibrate` wrote.
+
+    Raises:
+        UnknownNameError: no such sampler, or none of them has the option.
+        InvalidInputError: a text or a value is wrong, or a sampler is named twice.
+    """
+    files = [read(text[1:]) for text in options if text.startswith("@")]
+    names = list(samplers) + [f.sampler for f in files if f.sampler not in samplers]
+    if len(set(names)) != len(names):
+        raise InvalidInputError(
+            "samplers", ",".join(names), "name every sampler once; -o sampler.option=v1,v2 gives several settings"
+        )
+    values: dict[str, dict[str, list[Any]]] = {name: {} for name in names}
+    fixed = {name: {k for f in files if f.sampler == name for k in f.options} for name in names}
+    for chosen in files:
+        _take(values, chosen)
+    for text in options:
+        if not text.startswith("@"):
+            for name, option, value in _parsed(text, names):
+                if option in fixed[name]:
+                    raise InvalidInputError(
+                        "option", text, f"@file says {option}={values[name][option][0]!r} already: leave out one"
+                    )
+                values[name].setdefault(option, []).append(value)
+    return [setting for name in names for setting in _combinations(name, values[name])]
+
+
+def _take(values: Mapping[str, dict[str, list[Any]]], chosen: Chosen) -> None:
+    for option, value in chosen.options.items():
+        known = values[chosen.sampler].setdefault(option, [value])
+        if known != [value]:
+            raise InvalidInputError("option", option, f"two files say {known[0]!r} and {value!r}: give one")
+
+
+def _parsed(text: str, names: Sequence[str]) -> list[tuple[str, str, Any]]:
+    """(sampler, option, value) of one ``-o``."""
+    key, equals, given = text.partition("=")
+    if not equals or not key or not given:
+        raise InvalidInputError(
+            "option", text, "write it as sampler.option=v1,v2, or as option=v1,v2 for every sampler that has it"
+        )
+    owner, dot, option = key.rpartition(".")
+    if dot:
+        if owner not in names:
+            raise UnknownNameError("sampler of -o", owner, names)
+        owners = [owner]
+    else:
+        owners = [name for name in names if option in _fields(name)]
+        if not owners:
+            raise UnknownNameError("option", option, sorted({field for name in names for field in _fields(name)}))
+    return [(name, option, registry.parse_option(name, option, part)) for name in owners for part in _parts(name, option, given)]
+
+
+def _fields(sampler: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(registry.find(sampler))]
+
+
+def _parts(sampler: str, option: str, text: str) -> list[str]:
+    """The text cut at its commas, unless they belong to the value."""
+    hint = typing.get_type_hints(registry.find(sampler)).get(option)
+    arms = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return [text] if any(typing.get_origin(arm) is tuple for arm in arms) else [part.strip() for part in text.split(",")]
+
+
+def _combinations(name: str, options: Mapping[str, Sequence[Any]]) -> list[Setting]:
+    swept = [option for option, values in options.items() if len(values) > 1]
+    fixed = {option: values[0] for option, values in options.items() if len(values) == 1}
+    series = " ".join([name, *(f"{option}={shown(value)}" for option, value in fixed.items())])
+    out = []
+    for values in itertools.product(*(dict.fromkeys(options[option]) for option in swept)):
+        chosen = dict(zip(swept, values, strict=True))
+        label = " ".join([series, *(f"{option}={shown(value)}" for option, value in chosen.items())])
+        registry.build(name, fixed | chosen)  # a value out of its range is said now
+        out.append(Setting(label, name, fixed | chosen, series))
+    return out
+
+
+def shown(value: Any) -> str:
+    """An option's value as it would be typed."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
