@@ -34,9 +34,11 @@ ORDER = LAYERS["algorithm"]  # the reading order: each imports only what stands 
 HOMES = {
     "transformers": {"attention", "models", "bench", "cli"},
     "safetensors": {"models"},
-    "huggingface_hub": {"models"},
+    "huggingface_hub": {"models", "evals"},
     "accelerate": {"models"},
     "torchao": {"models"},
+    "lm_eval": {"evals"},
+    "tqdm": {"evals"},
     "matplotlib": {"plots"},
     "rich": {"view", "cli"},
     "typer": {"cli"},
@@ -139,6 +141,8 @@ def test_all_is_sorted_and_every_name_exists(path: Path) -> None:
     assert names == sorted(names, key=kind)
     assert len(set(names)) == len(names)
     dotted = ".".join(["attn_sampler", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
+    if dotted == "attn_sampler.evals.lm_eval.model":
+        pytest.importorskip("lm_eval", reason="needs lm-eval: pip install -e '.[eval]'")
     module = importlib.import_module(dotted)
     assert all(hasattr(module, name) for name in names)
 
