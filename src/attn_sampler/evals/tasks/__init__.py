@@ -7,6 +7,11 @@
 from __future__ import annotations
 
 from attn_sampler.errors import UnknownNameError
+from attn_sampler.evals.tasks.countdown import COUNTDOWN
+from attn_sampler.evals.tasks.gsm8k import GSM8K
+from attn_sampler.evals.tasks.humaneval import HUMANEVAL
+from attn_sampler.evals.tasks.math500 import MATH500
+from attn_sampler.evals.tasks.mbpp import MBPP, MBPP_SANITIZED
 from attn_sampler.evals.tasks.sudoku4 import (
     SUDOKU4,
     sudoku_grids,
@@ -15,6 +20,7 @@ from attn_sampler.evals.tasks.sudoku4 import (
     sudoku_prompt,
     sudoku_solved,
 )
+from attn_sampler.evals.tasks.sudoku9 import SUDOKU9
 from attn_sampler.evals.tasks.task import HELD_OUT_MODULUS, Message, Problem, Prompt, Score, Task, is_held_out
 from attn_sampler.evals.tasks.word import (
     CONTAINERS,
@@ -38,7 +44,9 @@ __all__ = [
     "sudoku_prompt", "sudoku_solved", "sum_problem", "word_problem", "word_problems",
 ]  # fmt: skip
 
-_TASKS = {task.name: task for task in (SUDOKU4, WORD)}
+_TASKS = {
+    task.name: task for task in (*COUNTDOWN, GSM8K, HUMANEVAL, MATH500, MBPP, MBPP_SANITIZED, SUDOKU4, SUDOKU9, WORD)
+}  # fmt: skip
 
 
 def names() -> list[str]:

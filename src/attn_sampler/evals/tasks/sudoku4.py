@@ -1,6 +1,7 @@
-"""4 x 4 Sudoku: puzzles made here for the embedded model, scored by validity.
+"""4 x 4 Sudoku, scored by validity: puzzles made here for the embedded model, or those that Dream was evaluated on.
 
-The generators are pure functions of a ``random.Random``; the held-out split is that of the word problems.
+The generators are pure functions of a ``random.Random``; the held-out split is that of the word problems. The embedded model may
+have met some of the published puzzles in its training: only the held-out ones measure it.
 """
 
 from __future__ import annotations
@@ -8,13 +9,20 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import permutations
+from pathlib import Path
 
 from attn_sampler.errors import InvalidInputError
+from attn_sampler.evals.tasks.files import records
+from attn_sampler.evals.tasks.formats import as_text
 from attn_sampler.evals.tasks.task import Problem, Score, Task, is_held_out
 
 __all__ = ["SUDOKU4", "sudoku_grids", "sudoku_problem", "sudoku_problems", "sudoku_prompt", "sudoku_solved"]
+
+HEAD = "Sudoku:\n"
+SHOTS = 8
 
 
 @cache
@@ -49,7 +57,7 @@ def sudoku_prompt(puzzle: str) -> str:
     cells = "".join(puzzle.split())
     if len(cells) != 16 or set(cells) - set("01234"):
         raise InvalidInputError("puzzle", puzzle, "give 16 digits from 0 to 4, row by row, 0 for an empty cell")
-    return "Sudoku:\n" + _in_rows(cells)
+    return HEAD + _in_rows(cells)
 
 
 def _in_rows(cells: str) -> str:
@@ -86,11 +94,46 @@ def sudoku_solved(prompt: str, text: str) -> bool:
     return all(g in ("0", c) for g, c in zip(given, cells, strict=True))
 
 
+def _load(data: Path | None) -> list[Problem]:
+    """All puzzles of the files ``sudoku_4x4_CLUES.jsonl``, the number of clues rising."""
+    assert data is not None, "made where no folder is given"
+    files = {int(file.stem.rsplit("_", 1)[1]): file for file in (data / "sudoku").rglob("sudoku_4x4_*.jsonl")}
+    if not files:
+        raise InvalidInputError("data", str(data), "holds no sudoku/**/sudoku_4x4_*.jsonl; leave it out for made puzzles")
+    shots, found = _shots(), []
+    for clues, file in sorted(files.items()):
+        for i, row in enumerate(records(file)):
+            prompt = sudoku_prompt(row["input"])
+            answer = _in_rows("".join(row["output"].split()))
+            found.append(Problem("sudoku4", prompt, answer, clues, f"{file.stem}/{i}", shots))
+    return found
+
+
+@cache
+def _shots() -> tuple[tuple[str, str], ...]:
+    rng = random.Random("shots")
+    return tuple((p.prompt, p.answer) for p in (sudoku_problem(rng, 8) for _ in range(SHOTS)))
+
+
+def _make(n: int, seed: int) -> list[Problem]:
+    return [replace(problem, shots=_shots()) for problem in sudoku_problems(n, seed)]
+
+
+def _input(prompt: str) -> str:
+    return f"Input:\n{prompt.removeprefix(HEAD)}\nOutput:\n"
+
+
 SUDOKU4 = Task(
     name="sudoku4",
     version=1,
-    source="made by attn_sampler.evals.tasks.sudoku_problems: held-out puzzles of the embedded model's generator, 4 to 12 clues",
-    styles={"plain": lambda problem: problem.prompt},
+    source="with a data folder DreamLM/Dream's sudoku_4x4 files, 108 puzzles per number of clues, Apache-2.0; else made: "
+    "held-out puzzles of the embedded model's generator, 4 to 12 clues",
+    styles={
+        "plain": lambda problem: problem.prompt,
+        "8shot": as_text(SHOTS, _input),
+    },
+    stop={"8shot": ("\n\n", "Input")},
+    load=_load,
+    make=_make,
     judge=lambda problem, text: Score(sudoku_solved(problem.prompt, text)),
-    make=sudoku_problems,
 )

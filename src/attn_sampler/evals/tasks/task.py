@@ -38,7 +38,7 @@ class Problem:
     answer: str
     difficulty: int = 0
     id: str = ""
-    shots: tuple[tuple[str, str], ...] = field(default=(), repr=False, hash=False)
+    shots: tuple[tuple[str, str], ...] = field(default=(), repr=False, compare=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)
 
 
