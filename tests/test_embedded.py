@@ -14,7 +14,7 @@ from attn_sampler.engine import EMBEDDED
 from attn_sampler.evals.statistics import wilson
 from attn_sampler.evals.tasks import solved, sudoku_problem, word_problems
 
-FLOOR_SUDOKU, FLOOR_WORDS = 0.8, 0.7
+FLOOR_SUDOKU, FLOOR_WORDS = 0.93, 0.93
 
 
 @pytest.fixture(scope="module")
