@@ -411,3 +411,12 @@ def test_presets_are_found_by_name() -> None:
         presets.find("llada-1-5")
     with pytest.raises(InvalidInputError, match="no published setting of 'mbpp'"):
         presets.find("llada-instruct-blocks").task("mbpp")
+
+
+def test_the_page_names_every_task_style_and_preset() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    for name in presets.names():
+        assert f"`{name}`" in page
+    for name in tasks.names():
+        assert f"`{name}`" in page or name in ("countdown4", "countdown5")
+        assert all(f"`{style}`" in page for style in find(name).styles), name
