@@ -20,8 +20,9 @@ from typer.testing import CliRunner, Result
 import attn_sampler as ats
 from attn_sampler import InvalidInputError, SamplingParams, UnknownNameError, plots
 from attn_sampler.cli import app
-from attn_sampler.evals import calibrate, card, chosen, cost, pages
+from attn_sampler.evals import calibrate, card, chosen, cost, pages, presets, published
 from attn_sampler.evals.sweep import settings
+from attn_sampler.evals.tasks import find
 
 ASKED = [
     "eval", "--tasks", "word,sudoku4", "--samplers", "fast-dllm,attention", "-o", "attention.threshold=0.7,0.9", "--limit", "4",
@@ -233,6 +234,37 @@ def test_settings() -> None:
 def test_settings_refused(samplers: str, option: str | None, message: str) -> None:
     with pytest.raises(InvalidInputError, match=re.escape(message)):
         labels(samplers, *([] if option is None else [option]))
+
+
+# --- presets ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_preset_says_what_the_command_does_not(tmp_path: Path) -> None:
+    """Dream's settings on its Sudoku, with the embedded model; the sampler's own options come from the preset, too."""
+    words = ["eval", "--tasks", "sudoku4", "--preset", "dream-base", "--limit", "2", "--style", "plain", "--max-new-tokens", "32"]
+    model = str(Path(ats.__file__).parent / "pretrained")
+    result = run(*words, "--steps", "32", "-m", model, "--output", str(tmp_path / "r"))
+    assert result.exit_code == 0, (result.output, result.exception)
+    study = json.loads((tmp_path / "r" / "study.json").read_text())
+    (setting,) = study["settings"]
+    assert setting["label"] == "dream alg=entropy"
+    assert setting["sudoku4"]["options"]["alg"] == "entropy"
+    assert study["tasks"]["sudoku4"]["params"] == {"max_new_tokens": 32, "steps": 32}
+    assert "Published for sudoku4" in (tmp_path / "r" / "report.md").read_text()
+
+
+def test_every_preset_can_be_put_to_use() -> None:
+    for name in presets.names():
+        preset = presets.find(name)
+        for task in preset.tasks:
+            applied = published.apply(name, [task])
+            assert settings([applied.sampler], [], {applied.sampler: applied.options})
+            SamplingParams(sampler=applied.sampler, **applied.options, **applied.params[task])
+            assert applied.styles[task] in find(task).styles
+    with pytest.raises(InvalidInputError, match="no published setting of 'word'"):
+        published.apply("llada-base", ["word"])
+    with pytest.raises(UnknownNameError, match="did you mean 'llada-base'"):
+        published.apply("llada-bse", ["gsm8k"])
 
 
 # --- calibration ------------------------------------------------------------------------------------------------------

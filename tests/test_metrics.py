@@ -121,6 +121,12 @@ def test_summary_by_hand() -> None:
     assert "+1 −3" in text
 
 
+def test_what_else_the_scorer_says() -> None:
+    details = [{"strict": True, "extracted": "7", "distance": 0.5}, {"strict": False, "distance": 1.5}, {}]
+    (a,) = summarise([sample("a", i, True, 4, detail=detail) for i, detail in enumerate(details)])
+    assert a.details == {"strict": 1 / 3, "distance": 2 / 3}
+
+
 def test_comparisons_by_hand() -> None:
     samples = [sample("a", i, i < 30, 10) for i in range(40)]
     samples += [sample("b", i, i < 10, 4) for i in range(40)] + [sample("c", i, i != 5, 10) for i in range(30)]

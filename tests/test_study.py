@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import time
 from pathlib import Path
 
@@ -130,6 +131,8 @@ def test_differences_say_where() -> None:
         "a[1].b was 2, is 2.5", "c was 1, is true",
     ]  # fmt: skip
     assert differences({"a": [1, 2]}, {"a": [1]}) == ["a was [1, 2], is [1]"]
+    (long,) = differences({"a": "x" * 100 + "yes" + "z" * 100}, {"a": "x" * 100 + "no"})
+    assert re.fullmatch('a was …x+yesz+…, is …x+no"', long), "long values are shown where they differ"
 
 
 def test_what_does_not_fit_is_said_before_anything_is_spent(engine: Engine, tmp_path: Path) -> None:

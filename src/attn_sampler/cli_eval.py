@@ -27,9 +27,10 @@ from attn_sampler.cli import (
     app,
     load_engine,
 )
-from attn_sampler.errors import InvalidInputError, check_number
+from attn_sampler.errors import InvalidInputError, UnknownNameError, check_number
 
 if TYPE_CHECKING:
+    from attn_sampler.evals.published import Applied
     from attn_sampler.evals.questions import Questions
 
 __all__ = ["bar", "commanded", "given", "named", "questions_of"]
@@ -39,7 +40,10 @@ Data = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder with the tasks' files.  [default: the published ones, from the Hub]")
 ]
 Limit = Annotated[int | None, typer.Option(help="Problems of each task.  [default: all; 500 of those that are made]")]
-Style = Annotated[str | None, typer.Option(help="How problems are put to the model.  [default: the task's first style]")]
+Style = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[TASK=]NAME", help="How problems are put to the model; repeatable.  [default: the task's first style]"),
+]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run programs that the model wrote, shut in.")]
 MaxRows = Annotated[int, typer.Option(help="Rows that share a forward pass.")]
 Options = Annotated[
@@ -56,13 +60,21 @@ def evaluate(
     tasks: Tasks,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Keeps every answer; a run cut off goes on there.")],
     samplers: Annotated[
-        str, typer.Option(metavar="NAME,…", help="Samplers; the first is what the others are compared with.")
-    ] = "confidence,attention",
+        str | None,
+        typer.Option(
+            metavar="NAME,…",
+            help="The first is what the others are compared with.  [default: confidence,attention, or the preset's]",
+        ),
+    ] = None,
     option: Options = None,
     data: Data = None,
     limit: Limit = None,
     samples: Annotated[int, typer.Option(help="Answers per problem, for pass@k; give a --temperature, too.")] = 1,
     seed: Annotated[int, typer.Option(help="Of problems and random numbers.")] = 0,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Published settings of a model: prompts, lengths, sampler; other options go before them."),
+    ] = None,
     style: Style = None,
     allow_code: AllowCode = False,
     max_new_tokens: Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")] = None,
@@ -90,6 +102,7 @@ def evaluate(
     from attn_sampler.evals.card import card, files_of
     from attn_sampler.evals.evaluate import evaluate as run
     from attn_sampler.evals.evaluate import write
+    from attn_sampler.evals.published import apply
     from attn_sampler.evals.study import Study
     from attn_sampler.evals.sweep import settings
 
@@ -101,9 +114,13 @@ def evaluate(
         block_length=block_length, steps=steps, temperature=temperature, top_p=top_p, top_k=top_k, cache=cache,
         max_new_tokens=max_new_tokens,
     )  # fmt: skip
-    asked = questions_of(tasks, data, limit, seed, style, params, raw, allow_code)
-    chosen = settings(named("samplers", samplers), option or ())
-    notes = _seen(option or (), asked)
+    applied = None if preset is None else apply(preset, named("tasks", tasks))
+    asked = questions_of(tasks, data, limit, seed, style, params, raw, allow_code, applied)
+    defaults = {} if applied is None else {applied.sampler: applied.options}
+    names = samplers or ("confidence,attention" if applied is None else applied.sampler)
+    chosen = settings(named("samplers", names), option or (), defaults)
+    notes = (*(() if applied is None else applied.notes), *_seen(option or (), asked))
+    model = model or (None if applied is None else applied.model)
     files = files_of(model, adapter)
     engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device, max_rows=max_rows)
     about = card(engine, model or "embedded", files, commanded(), seed)
@@ -142,22 +159,30 @@ def questions_of(
     data: Path | None,
     n: int | None,
     seed: int,
-    style: str | None,
+    style: Sequence[str] | None,
     params: dict[str, Any],
     raw: bool,
     allow_code: bool,
+    applied: Applied | None = None,
 ) -> dict[str, Questions]:
-    """The questions of every task named; what the command says goes before what the task does."""
+    """The questions of every task named; what the command says goes before the preset, and that before the task."""
     from attn_sampler.evals import questions
     from attn_sampler.evals.tasks import find
 
-    out = {}
-    for name in named("tasks", tasks):
-        task = find(name)
-        out[name] = questions.questions(
-            task, data=data, n=n, seed=seed, style=style, params=params, chat=False if raw else None, allow_code=allow_code
+    found = {name: find(name) for name in named("tasks", tasks)}
+    styles = {text.rpartition("=")[0]: text.rpartition("=")[2] for text in style or ()}
+    for name in styles:
+        if name and name not in found:
+            raise UnknownNameError("task of --style", name, found)
+    published = ({}, {}) if applied is None else (applied.styles, applied.params)
+    return {
+        name: questions.questions(
+            task, data=data, n=n, seed=seed, style=styles.get(name, styles.get("", published[0].get(name))),
+            params={**published[1].get(name, {}), **params},
+            chat=False if raw else None, allow_code=allow_code,
         )
-    return out
+        for name, task in found.items()
+    }  # fmt: skip
 
 
 def _seen(options: Sequence[str], asked: dict[str, Questions]) -> tuple[str, ...]:

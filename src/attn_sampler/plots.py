@@ -130,7 +130,7 @@ def frontier(
     series: Mapping[str, str],
     x: Literal["tokens_per_forward", "tokens_per_s"] = "tokens_per_forward",
 ) -> Figure:
-    """Share solved against speed, a panel per task and a line per series.
+    """Share solved against speed, a panel per task and a line per series, its points in the order in which they come.
 
     Args:
         series: setting → the line that it is a point of.
@@ -144,7 +144,7 @@ def frontier(
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         some = [s for s in summaries if s.task == task]
         for i, line in enumerate(lines):
-            points = sorted((getattr(s, x), s.accuracy, s.low, s.high) for s in some if series.get(s.setting) == line)
+            points = [(getattr(s, x), s.accuracy, s.low, s.high) for s in some if series.get(s.setting) == line]
             spread = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
             axes.errorbar(
                 [p[0] for p in points], [p[1] for p in points], yerr=spread, label=line, marker=MARKERS[i % len(MARKERS)],
@@ -168,12 +168,15 @@ def written_when(shares: Mapping[str, Sequence[Sequence[float]]], title: str) ->
     Args:
         shares: setting → (passes, positions), each column adding up to 1 at most.
     """
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    shade = LinearSegmentedColormap.from_list("shade", [to_rgba(COLOURS[0], 0.15), to_rgba(COLOURS[0], 1.0)])  # on any paper
     passes = max(len(grid) for grid in shares.values())
     figure, panels = _panels(shares, title, "position in the answer", "forward pass")
     image = None
     for axes, (name, grid) in zip(panels, shares.items(), strict=False):
         cells = [[x if x > 0 else float("nan") for x in row] for row in grid]
-        image = axes.imshow(cells, cmap="viridis_r", vmin=0, vmax=1, aspect="auto", extent=_cells(grid), interpolation="nearest")
+        image = axes.imshow(cells, cmap=shade, vmin=0, vmax=1, aspect="auto", extent=_cells(grid), interpolation="nearest")
         axes.set_ylim(passes + 0.5, 0.5)
         axes.set_title(name, fontsize=9)
     if image is not None:
@@ -251,9 +254,9 @@ def agreement(names: Sequence[str], matrix: Sequence[Sequence[float | None]], ti
     image = axes.imshow(cells, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     for i, row in enumerate(matrix):
         for j, x in enumerate(row):
-            dark = x is not None and abs(x) > 0.6
-            axes.text(j, i, "–" if x is None else f"{x:.2f}", ha="center", va="center", fontsize=8,
-                      color="white" if dark else "black")  # fmt: skip
+            colour = INK if x is None else "white" if abs(x) > 0.6 else "black"
+            axes.text(j, i, "–" if x is None else f"{x:z.2f}", ha="center", va="center", fontsize=8,
+                      color=colour)  # fmt: skip
     axes.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(n), names)
     axes.spines[:].set_visible(False)

@@ -38,7 +38,8 @@ def evaluate(
         courses.setdefault(line["task"], {})[line["setting"]] = {"length": line["length"], "steps": line["steps"]}
     return Evaluation(
         card, series, summaries, metrics.compare(samples), metrics.frontiers(summaries, series), metrics.agreement(samples),
-        _costs(engine, study, folder / "costs.jsonl"), courses, samples, notes,
+        _costs(engine, study, folder / "costs.jsonl"), courses,
+        {name: {**asked.describe(), "source": asked.source} for name, asked in study.tasks.items()}, samples, notes,
     )  # fmt: skip
 
 
@@ -63,7 +64,8 @@ def write(found: Evaluation, folder: Path) -> list[Path]:
     """``results.json``, ``report.md`` with ``plots/*.svg``, ``report.html``; the files, the last one is the page."""
     parts = blocks(found)
     results = {
-        "format": FORMAT, "version": VERSION, "card": found.card, "series": found.series, "notes": list(found.notes),
+        "format": FORMAT, "version": VERSION, "card": found.card, "tasks": found.tasks,
+        "series": found.series, "notes": list(found.notes),
         "results": [dataclasses.asdict(s) | {"cost": found.costs.get(s.task, {}).get(s.setting, {})} for s in found.summaries],
         "comparisons": [dataclasses.asdict(c) for c in found.comparisons],
         "aup": found.aup, "order_agreement": found.agreement,

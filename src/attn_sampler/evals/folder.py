@@ -13,6 +13,7 @@ from attn_sampler.errors import InvalidInputError
 __all__ = ["append", "claim", "differences", "occupied", "read_lines", "write_whole"]
 
 SHOWN = 5  # differences in a message
+SHORT = 60  # characters of a value in it
 
 
 @contextmanager
@@ -71,12 +72,17 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{path}[{i}]")]
     if type(old) is type(new) and old == new:
         return []
-    return [f"{path} was {_short(old)}, is {_short(new)}"]
+    was, now = (json.dumps(value, ensure_ascii=False) for value in (old, new))
+    same = 0
+    if max(len(was), len(now)) > SHORT:
+        same = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), min(len(was), len(now)))
+    return [f"{path} was {_short(was, same)}, is {_short(now, same)}"]
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _short(text: str, same: int) -> str:
+    """A long text from a little before the place where another one departs from it."""
+    begin = max(0, min(same, len(text)) - SHORT // 3)
+    return ("…" if begin else "") + text[begin : begin + SHORT] + ("…" if begin + SHORT < len(text) else "")
 
 
 def append(file: Any, line: Mapping[str, Any]) -> None:

@@ -52,6 +52,7 @@ class Summary:
         better, worse: problems that only this setting solves, and only the first setting of the study (one answer each).
         p: of this comparison, as in `Comparison`; None for the first setting.
         errors: answers that failed in the engine; they count as wrong.
+        details: means of the scorer's other numbers and verdicts, e.g. ``"strict"`` beside ``"flexible"``.
     """
 
     task: str
@@ -77,6 +78,7 @@ class Summary:
     worse: int
     p: float | None
     errors: int
+    details: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,15 @@ def _summary(task: str, setting: str, problems: Mapping[int, Sequence[Sample]], 
         peak_bytes=max(peaks, default=None),
         log_likelihood=sum(likelihoods) / len(answers) if len(likelihoods) == len(answers) else None,
         better=against.better if against else 0, worse=against.worse if against else 0, p=against.p if against else None,
-        errors=sum(a.finish_reason == "error" for a in answers),
+        errors=sum(a.finish_reason == "error" for a in answers), details=_details(answers),
     )  # fmt: skip
+
+
+def _details(answers: Sequence[Sample]) -> dict[str, float]:
+    """Means over the answers; what an answer lacks counts as 0, as for one without a number."""
+    found = {name: value for a in answers for name, value in a.detail.items()}
+    names = [name for name, value in found.items() if isinstance(value, (bool, int, float))]
+    return {name: sum(float(a.detail.get(name, 0)) for a in answers) / len(answers) for name in names}
 
 
 def _rates(problems: Mapping[int, Sequence[Sample]]) -> list[float]:

@@ -26,7 +26,8 @@ class Questions:
         prompt, score: of a problem; of a problem and an answer.
         params: of every row on this task (`SamplingParams`), under those of the setting.
         chat: as `Engine.admit` takes it: None makes text a user message where the checkpoint has a chat template.
-        note: what tells these questions from others beside the problems: version, source, style; plain JSON types.
+        note: what tells these questions from others beside the problems: version, style; plain JSON types.
+        source: where the problems come from, for the report.
     """
 
     problems: Sequence[Problem]
@@ -35,6 +36,7 @@ class Questions:
     params: Mapping[str, Any] = field(default_factory=dict)
     chat: bool | None = None
     note: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON types; other problems or other prompts give another digest."""
@@ -67,6 +69,9 @@ def questions(
 ) -> Questions:
     """``n`` problems of a task, in one of its styles (None: its first).
 
+    Styles that are text are given as they are, as in base models' evaluations; ``"plain"``, the bare question, becomes a user's
+    message where the checkpoint has a chat template, unless ``chat`` is False.
+
     Raises:
         InvalidInputError: no such style, data missing, or the task runs code and ``allow_code`` is not given.
     """
@@ -77,11 +82,15 @@ def questions(
     given = {"max_new_tokens": NEW_TOKENS.get(task.name, MANY_TOKENS)} | dict(params or {})
     if stop and "stop" not in given:
         given["stop"] = list(stop)
+    problems = task.problems(data, n, seed)
+    if chat is None and style != "plain" and problems and isinstance(task.prompt(problems[0], style), str):
+        chat = False
     return Questions(
-        task.problems(data, n, seed),
+        problems,
         lambda problem: task.prompt(problem, style),
         lambda problem, text: task.score(problem, text, allow_code=allow_code),
         given,
         chat,
-        {"version": task.version, "source": task.source, "style": style},
+        {"version": task.version, "style": style},
+        task.source,
     )

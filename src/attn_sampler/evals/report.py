@@ -29,6 +29,7 @@ class Evaluation:
         agreement: as `metrics.agreement` gives it.
         costs: task → setting → shares of the time, as `cost.shares` gives them.
         courses: task → setting → course of the first problem.
+        tasks: task → what was asked (`Questions.describe`), with its source.
         notes: what a reader has to know beside the numbers.
     """
 
@@ -40,6 +41,7 @@ class Evaluation:
     agreement: Sequence[Mapping[str, Any]]
     costs: Mapping[str, Mapping[str, Mapping[str, float]]]
     courses: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    tasks: Mapping[str, Mapping[str, Any]]
     samples: Sequence[Sample] = field(repr=False)
     notes: Sequence[str] = ()
 
@@ -52,8 +54,16 @@ def blocks(found: Evaluation) -> list[Block]:
     for task in tasks:
         some = [s for s in found.summaries if s.task == task]
         out += [Heading(f"{task}: {some[0].n} problems" + (f", {some[0].draws} answers each" if some[0].draws > 1 else ""))]
-        out += [_accuracy(some), *_pass_at_k(some), *_pairs(found, task), *_speed(found, task, some), *_aup(found, task)]
+        out += [
+            _accuracy(some),
+            *_pass_at_k(some),
+            *_details(some),
+            *_pairs(found, task),
+            *_speed(found, task, some),
+            *_aup(found, task),
+        ]
         out += _pictures(found, task, some)
+    out += [Heading("Tasks"), _tasks(found)]
     out += [Heading("Reproduction"), Code(shlex.join(found.card["command"]))]
     out += [Table(["", ""], cards.lines({k: v for k, v in found.card.items() if k != "command"}), words=1)]
     return [*out, Heading("How to read this"), *map(Text, READING)]
@@ -65,6 +75,25 @@ def _conditions(found: Evaluation) -> str:
         f"attn-sampler {card['attn_sampler']}, {card['device']}, {card['dtype']}, {card['threads']} threads, "
         f"up to {card['max_rows']} rows in a batch, seed {card['seed']}."
     )
+
+
+def _tasks(found: Evaluation) -> Table:
+    rows = [
+        [
+            name,
+            str(asked.get("version", "")),
+            str(asked["n"]),
+            asked.get("style", ""),
+            _row(asked["params"]),
+            asked.get("source", ""),
+        ]
+        for name, asked in found.tasks.items()
+    ]
+    return Table(["task", "version", "problems", "prompt", "rows", "source"], rows, words=3)
+
+
+def _row(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in params.items())
 
 
 def _accuracy(some: Sequence[Summary]) -> Table:
@@ -84,6 +113,16 @@ def _pass_at_k(some: Sequence[Summary]) -> list[Block]:
     ks = list(some[0].pass_at_k)
     rows = [[s.setting, *(_percent(s.pass_at_k[k]) for k in ks)] for s in some]
     return [Table(["setting", *(f"pass@{k}" for k in ks)], rows)]
+
+
+def _details(some: Sequence[Summary]) -> list[Block]:
+    """What else the scorer says, as means."""
+    names = list(some[0].details)
+    return (
+        [Table(["setting", *names], [[s.setting, *(f"{s.details.get(x, 0.0):.3f}" for x in names)] for s in some])]
+        if names
+        else []
+    )
 
 
 def _pairs(found: Evaluation, task: str) -> list[Block]:

@@ -22,12 +22,15 @@ from attn_sampler.evals.study import Setting
 __all__ = ["settings", "shown"]
 
 
-def settings(samplers: Sequence[str], options: Sequence[str]) -> list[Setting]:
+def settings(
+    samplers: Sequence[str], options: Sequence[str], defaults: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Setting]:
     """One setting per combination of option values, in the order of the samplers and of the values.
 
     Args:
         samplers: names.
         options: texts of ``-o``: ``sampler.option=values``, ``option=values``, or ``@file`` that `attn-sampler calibrate` wrote.
+        defaults: sampler → options that hold unless ``options`` say otherwise.
 
     Raises:
         UnknownNameError: no such sampler, or none of them has the option.
@@ -51,6 +54,9 @@ def settings(samplers: Sequence[str], options: Sequence[str]) -> list[Setting]:
                         "option", text, f"@file says {option}={values[name][option][0]!r} already: leave out one"
                     )
                 values[name].setdefault(option, []).append(value)
+    for name in names:
+        for option, value in (defaults or {}).get(name, {}).items():
+            values[name].setdefault(option, [value])
     return [setting for name in names for setting in _combinations(name, values[name])]
 
 
