@@ -72,10 +72,11 @@ def enter_jail(folder: Path) -> None:
     could mount memory of its own without limit.
     """
     _call("mount", "none", "/", None, MS_REC | MS_PRIVATE, None)
-    _call("mount", "tmpfs", str(folder), "tmpfs", MS_NOSUID | MS_NODEV, f"size={WORK_BYTES},nr_inodes=4096,mode=755")
+    _memory(folder, "size=1m,mode=755")
     jail = folder / "jail"
-    for name in ("work", "dev", "tmp"):
-        (jail / name).mkdir(parents=True)
+    for name in ("jail/work", "jail/dev", "old"):
+        (folder / name).mkdir(parents=True)
+    (jail / "tmp").symlink_to("/work")
     for source in _libraries():
         if source.is_symlink():
             target = jail / source.relative_to("/")
@@ -86,9 +87,8 @@ def enter_jail(folder: Path) -> None:
     for device in ("null", "zero", "urandom"):
         (jail / "dev" / device).touch()
         _bind(Path("/dev", device), jail, ATTR_NOSUID)
-    for name in ("work", "tmp"):
-        (jail / name).chmod(0o1777)
-    (folder / "old").mkdir()
+    _memory(jail / "work", f"size={WORK_BYTES},nr_inodes=4096,mode=1777")
+    _restrict(folder, ATTR_RDONLY, 0)
     _call("pivot_root", str(folder), str(folder / "old"))
     os.chdir("/")
     _call("umount2", "/old", MNT_DETACH)
@@ -114,8 +114,16 @@ def _bind(source: Path, jail: Path, attributes: int) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
     _call("mount", str(source), str(target), None, MS_BIND | MS_REC, None)
+    _restrict(target, attributes, AT_RECURSIVE)
+
+
+def _memory(folder: Path, options: str) -> None:
+    _call("mount", "tmpfs", str(folder), "tmpfs", MS_NOSUID | MS_NODEV, options)
+
+
+def _restrict(mount: Path, attributes: int, flags: int) -> None:
     wanted = ctypes.create_string_buffer(struct.pack("QQQQ", attributes, 0, 0, 0))  # struct mount_attr
-    _call("syscall", MOUNT_SETATTR, AT_FDCWD, str(target), AT_RECURSIVE, wanted, ctypes.c_size_t(32))
+    _call("syscall", MOUNT_SETATTR, AT_FDCWD, str(mount), flags, wanted, ctypes.c_size_t(32))
 
 
 def become_nobody(number: int) -> None:
