@@ -107,8 +107,6 @@ def evaluate(
     from attn_sampler.evals.sweep import settings
 
     check_number("samples", samples, low=1, integer=True)
-    if samples > 1 and not temperature:
-        raise InvalidInputError("samples", samples, "at temperature 0 all answers are the same: give --temperature, e.g. 0.8")
     plots.check(output / "plot.svg")
     params = given(
         block_length=block_length, steps=steps, temperature=temperature, top_p=top_p, top_k=top_k, cache=cache,
@@ -116,6 +114,8 @@ def evaluate(
     )  # fmt: skip
     applied = None if preset is None else apply(preset, named("tasks", tasks))
     asked = questions_of(tasks, data, limit, seed, style, params, raw, allow_code, applied)
+    if samples > 1 and not all(questions.params.get("temperature") for questions in asked.values()):
+        raise InvalidInputError("samples", samples, "at temperature 0 all answers are the same: give --temperature, e.g. 0.8")
     defaults = {} if applied is None else {applied.sampler: applied.options}
     names = samplers or ("confidence,attention" if applied is None else applied.sampler)
     chosen = settings(named("samplers", names), option or (), defaults)
