@@ -126,6 +126,12 @@ def test_a_folder_of_something_else_is_left_alone(engine: Engine, tmp_path: Path
         study(2).run(engine, tmp_path / "a")
 
 
+def test_killed_before_the_first_answer(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / "study.json.part").write_text('{"form')
+    assert len(study(1).run(engine, tmp_path)) == 4
+
+
 def test_differences_say_where() -> None:
     assert differences({"a": [1, {"b": 2}], "c": 1}, {"a": [1, {"b": 2.5}], "d": None, "c": True}) == [
         "a[1].b was 2, is 2.5", "c was 1, is true",
@@ -141,7 +147,7 @@ def test_what_does_not_fit_is_said_before_anything_is_spent(engine: Engine, tmp_
     with pytest.raises(InvalidInputError, match="word/7"):
         asked.run(engine, tmp_path)
     assert engine.unfinished == 0
-    assert (tmp_path / "samples.jsonl").exists() is False
+    assert len(study(1).run(engine, tmp_path)) == 4, "and the folder is still free"
 
 
 @pytest.mark.parametrize("name", ablate.ABLATIONS)

@@ -56,7 +56,7 @@ def claim(folder: Path, name: str, description: Mapping[str, Any]) -> None:
                 remedy = f"holds another run: {'; '.join(found[:SHOWN])}{more}. Give a folder of its own"
                 raise InvalidInputError("output", str(folder), remedy)
             return
-        if any(file.name != ".lock" for file in folder.iterdir()):
+        if any(file.name not in (".lock", f"{name}.part") for file in folder.iterdir()):  # a kill may leave these behind
             raise InvalidInputError("output", str(folder), "is not empty and holds no run; give a new folder")
         write_whole(note, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -30,6 +30,7 @@ __all__ = ["Comparison", "Summary", "agreement", "aup", "compare", "frontiers", 
 
 AUP_ALPHA, AUP_DROP = 3.0, 5.0  # d3LLM's, the second in points of accuracy
 LEVEL = 0.05  # of a false alarm
+ORDERS = 200  # problems whose orders are compared
 
 
 @dataclass(frozen=True)
@@ -276,9 +277,11 @@ def frontiers(summaries: Sequence[Summary], series: Mapping[str, str]) -> list[d
 def agreement(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """How alike the orders of two settings are: Spearman's rank correlation of the passes in which positions were written.
 
-    Over the positions up to the first end of either answer, mean over problems (first answer of each); problems where one side
-    wrote everything in one pass have no order and are left out. One record per task: ``settings``, ``matrix`` (None where no
-    problem is left).
+    Over the positions up to the first end of either answer, mean over problems (the first answer of each of the first 200);
+    problems where one side wrote everything in one pass have no order and are left out.
+
+    Returns:
+        one record per task: ``settings`` and ``matrix`` (None where no problem is left).
     """
     out = []
     for task, settings in _grouped(samples).items():
@@ -286,7 +289,11 @@ def agreement(samples: Iterable[Sample]) -> list[dict[str, Any]]:
         matrix: list[list[float | None]] = [[1.0] * len(names) for _ in names]
         for i, one in enumerate(names):
             for j, other in enumerate(names[:i]):
-                found = [_rank(settings[one][k][0], settings[other][k][0]) for k in settings[one] if k in settings[other]]
+                found = [
+                    _rank(settings[one][k][0], settings[other][k][0])
+                    for k in sorted(settings[one])[:ORDERS]
+                    if k in settings[other]
+                ]
                 known = [x for x in found if not math.isnan(x)]
                 matrix[i][j] = matrix[j][i] = sum(known) / len(known) if known else None
         out.append({"task": task, "settings": names, "matrix": matrix})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Float64
@@ -91,6 +92,7 @@ def bootstrap_ratio(
     return float(ratios.nanquantile((1 - level) / 2)), float(ratios.nanquantile((1 + level) / 2))
 
 
+@lru_cache(maxsize=4)  # settings on the same problems are compared by the same draws
 def _resampled(n: int, seed: int) -> Float64[Tensor, "resamples n"]:
     """How often each of n things is drawn when n are drawn with replacement, 2000 times."""
     key = torch.full((1,), seed)

@@ -143,13 +143,13 @@ class Study:
             InvalidInputError: the folder holds another study or is in use, or a prompt does not fit the model.
         """
         with occupied(folder):
+            self._check(engine)
             claim(folder, "study.json", self.describe())
             found = {(s.task, s.setting, s.index, s.draw): s for s in map(_sample, read_lines(folder / "samples.jsonl"))}
             read_lines(folder / "examples.jsonl")  # a torn line goes
             groups = [(s, t) for s in self.settings for t in self.tasks]
             wanted = {(s.label, t): [(i, d) for i in range(len(self.tasks[t].problems)) for d in range(self.draws)]
                       for s, t in groups}  # fmt: skip
-            self._check(engine)
             with (folder / "samples.jsonl").open("a", encoding="utf-8") as samples, \
                  (folder / "examples.jsonl").open("a", encoding="utf-8") as examples:  # fmt: skip
                 for setting, task in groups:
