@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import attn_sampler as ats
-from attn_sampler import rules
+from attn_sampler import rules, scores
 from attn_sampler.evals.metrics import summarise
 from attn_sampler.evals.questions import embedded
 from attn_sampler.evals.report import table
@@ -35,11 +35,13 @@ CALIBRATION, CONFIRMATION = 101, 202  # seeds of the problems
 class Mixed:
     """One token per forward pass: z-scored attention column sums mixed with the log of the confidence.
 
-    score = ``confidence`` · log p + ``weight`` · z(column sum), z over the candidates of the window.
+    score = ``confidence`` · log p + ``weight`` · z(column sum) + ``chance`` · u, z over the candidates of the window, u a random
+    number: the control for what the window does without any order inside it.
 
     Options beside those of attention-sequential:
         weight: of the attention; negative turns the order around.
         confidence: weight of the log-probability.
+        chance: weight of the random number.
         sinks: ``"removed"`` takes from each column its mean over all query rows of the canvas, times the rows summed.
     """
 
@@ -48,6 +50,7 @@ class Mixed:
 
     weight: float = 1.0
     confidence: float = 0.0
+    chance: float = 0.0
     sinks: Literal["kept", "removed"] = "kept"
     rows: Literal["all", "masked", "block"] = "all"
     norm: Literal["local", "global"] = "local"
@@ -66,6 +69,8 @@ class Mixed:
     def select(self, window: Window, memory: Memory) -> Selection:
         p = window.proposal.confidence
         score = self.confidence * p.clamp(min=1e-30).log()
+        if self.chance != 0:
+            score = score + self.chance * scores.random(window)
         if self.weight != 0:
             assert window.columns is not None
             column = window.columns
@@ -90,6 +95,7 @@ def variants(model_layers: int, model_heads: int) -> list[Setting]:
     out = [
         Setting("confidence", "confidence"),
         Setting("confidence in windows of 8", Mixed(weight=0.0, confidence=1.0)),
+        Setting("random in windows of 8", Mixed(weight=0.0, chance=1.0)),
         Setting("margin", "margin"),
         Setting("entropy", "entropy"),
         Setting("random", "random"),
