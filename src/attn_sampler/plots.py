@@ -147,8 +147,8 @@ def frontier(
             points = [(getattr(s, x), s.accuracy, s.low, s.high) for s in some if series.get(s.setting) == line]
             spread = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
             axes.errorbar(
-                [p[0] for p in points], [p[1] for p in points], yerr=spread, label=line, marker=MARKERS[i % len(MARKERS)],
-                color=COLOURS[i % len(COLOURS)], markersize=5, linewidth=1.2, elinewidth=0.7, capsize=2, capthick=0.7,
+                [p[0] for p in points], [p[1] for p in points], yerr=spread, label=line, **_look(i), markersize=5,
+                linewidth=1.2, elinewidth=0.7, capsize=2, capthick=0.7,
             )  # fmt: skip
         axes.set_title(f"{task} (n = {max(s.n for s in some)})", fontsize=9)
         axes.set_xlabel("tokens per forward pass" if x == "tokens_per_forward" else "tokens per second")
@@ -266,6 +266,12 @@ def agreement(names: Sequence[str], matrix: Sequence[Sequence[float | None]], ti
     return figure
 
 
+def _look(i: int) -> dict[str, str]:
+    """Marker and colour of series ``i``: a marker comes back with another colour, so 49 series differ."""
+    turn = i // len(MARKERS)
+    return {"marker": MARKERS[i % len(MARKERS)], "color": COLOURS[(i + turn) % len(COLOURS)]}
+
+
 def _intervals(axes: Axes, cells: Sequence[Sequence[float | None] | None], i: int, of: int, label: str) -> None:
     """One series of [mean, low, high], one line of the plot each; series ``i`` of ``of`` is moved off the line a little."""
     known = [(y, *(x for x in cell if x is not None)) for y, cell in enumerate(cells) if cell is not None and None not in cell]
@@ -273,7 +279,7 @@ def _intervals(axes: Axes, cells: Sequence[Sequence[float | None] | None], i: in
     spread = [[mean - low for _, mean, low, _ in known], [high - mean for _, mean, _, high in known]]
     axes.errorbar(
         [mean for _, mean, _, _ in known], [y + offset for y, *_ in known], xerr=spread, markersize=4, linewidth=1, label=label,
-        fmt=MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)],
+        linestyle="none", **_look(i),
     )  # fmt: skip
 
 

@@ -8,70 +8,32 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 
 from attn_sampler import samplers
+from attn_sampler.bench.timed import Clock, TimedSampler
 from attn_sampler.engine import Engine, load
 from attn_sampler.evals.tasks import word_problems
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
-from attn_sampler.seam import Memory, Needs, Sampler, Selection, Window
 
 __all__ = ["measure"]
-
-
-@dataclass
-class Clock:
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A sampler whose `select` is on the clock."""
-
-    inner: Sampler
-    clock: Clock = field(default_factory=Clock, compare=False)
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def paper(self) -> str:
-        return self.inner.paper
-
-    @property
-    def needs(self) -> Needs:
-        return self.inner.needs
-
-    def select(self, window: Window, memory: Memory) -> Selection:
-        began = time.perf_counter()
-        try:
-            return self.inner.select(window, memory)
-        finally:
-            self.clock.seconds += time.perf_counter() - began
 
 
 class TimedModel:
     """A model whose forward passes are on the clock."""
 
     def __init__(self, model: Any) -> None:
-        self._model, self.clock = model, Clock()
+        self._model, self.clock = model, Clock(model.device)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def predict(self, *args: Any) -> Any:
-        began = time.perf_counter()
-        try:
-            return self._model.predict(*args)
-        finally:
-            self.clock.seconds += time.perf_counter() - began
+        return self.clock.timed(self._model.predict, *args)
 
 
 def measure(
@@ -93,8 +55,8 @@ def measure(
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds + 1):  # one round to warm up
         for name in names:
-            sampler: Any = Timed(samplers.build(name, {}))
-            model.clock = Clock()
+            sampler: Any = TimedSampler(samplers.build(name, {}), Clock(model.device))
+            model.clock = Clock(model.device)
             params = SamplingParams(sampler=sampler, max_new_tokens=max_new_tokens, ignore_eos=True, seed=0)
             numbers = [engine.admit(prompt, params) for prompt in prompts]
             passes = 0

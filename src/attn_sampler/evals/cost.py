@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 
+from attn_sampler.bench.timed import Clock, TimedSampler
 from attn_sampler.engine import Engine
 from attn_sampler.errors import RowError
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
-from attn_sampler.seam import Memory, Needs, Sampler, Selection, Window
 
 __all__ = ["Peak", "shares"]
 
@@ -57,56 +56,12 @@ def _resident() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-@dataclass
-class _Clock:
-    """Seconds, also on a device that works on after the call returns."""
-
-    device: torch.device
-    seconds: float = 0.0
-
-    def timed(self, call: Any, *args: Any) -> Any:
-        self._wait()
-        began = time.perf_counter()
-        try:
-            return call(*args)
-        finally:
-            self._wait()
-            self.seconds += time.perf_counter() - began
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-@dataclass(frozen=True)
-class _TimedSampler:
-    """A sampler whose `select` is on the clock."""
-
-    inner: Sampler
-    clock: _Clock = field(compare=False)
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    @property
-    def paper(self) -> str:
-        return self.inner.paper
-
-    @property
-    def needs(self) -> Needs:
-        return self.inner.needs
-
-    def select(self, window: Window, memory: Memory) -> Selection:
-        return self.clock.timed(self.inner.select, window, memory)
-
-
 class _TimedModel:
     """A model that runs every pass once without attention statistics, on one clock, and once as asked, on another."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self.plain, self.asked = _Clock(model.device), _Clock(model.device)
+        self.plain, self.asked = Clock(model.device), Clock(model.device)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -130,7 +85,7 @@ def shares(engine: Engine, prompts: Sequence[Any], params: SamplingParams, chat:
     """
     model = _TimedModel(engine.model)
     probe = Engine(cast("Model", model), engine.tokenizer, max_rows=engine.max_rows)
-    sampler = _TimedSampler(params.sampler, _Clock(engine.model.device))
+    sampler = TimedSampler(params.sampler, Clock(engine.model.device))
     timed = replace(params, sampler=sampler)
     numbers = [probe.admit(prompt, timed, chat=chat) for prompt in prompts[: engine.max_rows]]
     passes = 0
@@ -148,7 +103,7 @@ def shares(engine: Engine, prompts: Sequence[Any], params: SamplingParams, chat:
     return _shares(model, sampler, passes) if passes else {}
 
 
-def _shares(model: _TimedModel, sampler: _TimedSampler, passes: int) -> dict[str, float]:
+def _shares(model: _TimedModel, sampler: TimedSampler, passes: int) -> dict[str, float]:
     whole = model.asked.seconds + sampler.clock.seconds
     statistics = model.asked.seconds - model.plain.seconds if model.plain.seconds else 0.0
     return {
