@@ -34,7 +34,7 @@ PARALLEL = {
     "dawn": ("threshold=0.95,0.8",), "fast-dllm-factor": ("factor=0.3,1,2",), "eb": ("gamma=0.01,0.1,0.5",),
     "adas": ("factor=0.3,1,2",), "wino": ("draft_threshold=0.9,0.8,0.6",),
 }  # fmt: skip
-SHOWN = ("confidence", "fast-dllm", "klass", "eb", "attention fallback=score", "attention fallback=conf", "attention-net")
+SHOWN = ("confidence", "fast-dllm", "klass", "eb", "attention", "attention, fallback=conf", "attention-net")
 
 
 def evaluate(names: list[str], options: list[str], folder: Path, limit: int) -> None:
@@ -48,8 +48,7 @@ def publish(folder: Path, name: str) -> None:
     target = ROOT / "docs" / "results" / name
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for part in ("report.md", "results.json"):
-        shutil.copy(folder / part, target / part)
+    shutil.copy(folder / "report.md", target / "report.md")
     shutil.copytree(folder / "plots", target / "plots")
 
 
@@ -57,7 +56,10 @@ def picture(folder: Path) -> None:
     """Accuracy against tokens per forward pass, for a few samplers: all of them are in the report."""
     found = json.loads((folder / "results.json").read_text())
     summaries = [Summary(**{k: v for k, v in result.items() if k != "cost"}) for result in found["results"]]
-    series = {setting: line for setting, line in found["series"].items() if line in SHOWN}
+    lines = {
+        setting: f"{line}, fallback=conf" if "fallback=conf" in setting else line for setting, line in found["series"].items()
+    }
+    series = {setting: line for setting, line in lines.items() if line in SHOWN}
     plots.save(plots.frontier([s for s in summaries if s.setting in series], series), ROOT / "docs" / "images" / "study.svg")
 
 
