@@ -266,7 +266,7 @@ def agreement(names: Sequence[str], matrix: Sequence[Sequence[float | None]], ti
     return figure
 
 
-def _look(i: int) -> dict[str, str]:
+def _look(i: int) -> dict[str, Any]:
     """Marker and colour of series ``i``: a marker comes back with another colour, so 49 series differ."""
     turn = i // len(MARKERS)
     return {"marker": MARKERS[i % len(MARKERS)], "color": COLOURS[(i + turn) % len(COLOURS)]}
