@@ -31,13 +31,13 @@ def rank(
     tie: Float[Tensor, "rows width"] | None = None,
 ) -> Int[Tensor, "rows width"]:
     """Place of every candidate, 0 for the highest score; ties by ``tie`` (higher first), then by index. Others come last."""
-    order = torch.arange(score.shape[1], device=score.device).expand_as(score)
+    place = torch.arange(score.shape[1], device=score.device).expand_as(score)
+    order = place
     for key in (tie, score):  # stable sorts, the least significant key first
         if key is not None:
-            key = key.masked_fill(~candidates, -torch.inf).gather(1, order)
-            order = order.gather(1, key.argsort(dim=1, descending=True, stable=True))
-    order = order.gather(1, (~candidates.gather(1, order)).int().argsort(dim=1, stable=True))
-    return torch.empty_like(order).scatter_(1, order, torch.arange(score.shape[1], device=score.device).expand_as(order))
+            key = key.clamp(min=torch.finfo(key.dtype).min).masked_fill(~candidates, -torch.inf)  # candidates stand first
+            order = order.gather(1, key.gather(1, order).argsort(dim=1, descending=True, stable=True))
+    return torch.empty_like(order).scatter_(1, order, place)
 
 
 def top_k(
