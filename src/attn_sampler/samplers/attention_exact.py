@@ -50,16 +50,18 @@ def places_of_least_cost(
         cost = torch.cat([cost, cost + rows[:, None, i]], 1)
     cost = cost.masked_fill(written, torch.inf)
     rest = torch.zeros_like(cost[..., 0])  # least cost of all that follows a subset; nothing follows the full one
+    first = torch.zeros_like(rest, dtype=torch.long)  # the position to write right after it
     for same in sizes[-2::-1]:  # all subsets of one size at once, the largest first
-        rest[:, same] = (cost[:, same] + rest[:, then[same]]).amin(2)
-    every, place = torch.arange(len(rows), device=masked.device), torch.full_like(masked, width, dtype=torch.long)
-    reached = (~masked * (1 << index)).sum(1)  # what is no candidate counts as written, and costs nothing
-    for n in range(width):
-        last = (cost[every, reached] + rest[every[:, None], then[reached]]).argmin(1, keepdim=True)
-        open_ = (masked.sum(1) > n)[:, None]
-        place = place.scatter(1, last, torch.where(open_, n, place.gather(1, last)))
-        reached = torch.where(open_[:, 0], then[reached, last[:, 0]], reached)
-    return place
+        total = cost[:, same] + rest[:, then[same]]
+        first[:, same] = total.argmin(2)
+        rest[:, same] = total.amin(2)
+    every = torch.arange(len(rows), device=masked.device)
+    reached, walk = (~masked * (1 << index)).sum(1), []  # what is no candidate counts as written, and costs nothing
+    for _ in range(width):
+        walk.append(first[every, reached])
+        reached = then[reached, walk[-1]]
+    turns = index.expand(len(rows), -1)  # once all are written the walk stands still at position 0, later than it was written
+    return torch.full_like(turns, width).scatter_reduce(1, torch.stack(walk, 1), turns, "amin").masked_fill(~masked, width)
 
 
 @cache
