@@ -20,8 +20,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS: dict[str, tuple[str, ...]] = {
     "errors": ("errors",),
     "algorithm": (
-        "canvas", "blocks", "rng", "propose", "seam", "scores", "rules", "frequencies", "options", "samplers", "exits", "params",
-        "orders",
+        "canvas", "blocks", "rng", "propose", "seam", "scores", "rules", "frequencies", "options", "registry", "samplers",
+        "exits", "params", "orders",
     ),
     "models": ("attention", "models", "cache"),
     "engine": ("text", "turns", "rows", "state", "asked", "report", "batch", "engine"),

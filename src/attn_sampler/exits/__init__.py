@@ -7,51 +7,37 @@ follows `attn_sampler.seam.EarlyExit`).
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
 from attn_sampler import options as texts
-from attn_sampler.errors import InvalidInputError, UnknownNameError
+from attn_sampler.errors import InvalidInputError
+from attn_sampler.registry import Registry, check_hash, check_object
 from attn_sampler.seam import EarlyExit
 
 __all__ = ["build", "find", "names", "parse"]
 
-GROUP = "attn_sampler.exits"
-BUILT_IN = {"prophet": "prophet:Prophet", "sched": "sched:Sched"}
+REGISTRY = Registry("early_exit", __name__, "attn_sampler.exits", {"prophet": "prophet:Prophet", "sched": "sched:Sched"})
 
 
 def names() -> list[str]:
     """Every registered name, built in and from entry points, sorted."""
-    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+    return REGISTRY.names()
 
 
 @cache
 def find(name: str) -> type[Any]:
     """The early exit registered under ``name``."""
-    if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
-        return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            return point.load()
-    raise UnknownNameError("early_exit", name, names())
+    return REGISTRY.find(name)
 
 
 def build(value: str | EarlyExit) -> EarlyExit:
     """The early exit that a text names (see `parse`); an instance is taken as it is."""
     if isinstance(value, str):
         return parse(value)
-    if isinstance(value, type) or not (dataclasses.is_dataclass(value) and isinstance(value, EarlyExit)):
-        remedy = "give a name, name:option=value,option=value, or a frozen dataclass object with name, paper and test"
-        raise InvalidInputError("early_exit", value, remedy)
-    try:
-        hash(value)
-    except TypeError:
-        remedy = "rows are grouped by it, so give a frozen dataclass whose options have a hash (tuples, not lists)"
-        raise InvalidInputError("early_exit", value, remedy) from None
+    forms = "give a name, name:option=value,option=value, or a frozen dataclass object with name, paper and test"
+    check_object("early_exit", value, EarlyExit, forms)
+    check_hash("early_exit", value, value, "it")
     return value
 
 

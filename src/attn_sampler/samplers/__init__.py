@@ -7,19 +7,17 @@ A name resolves lazily, so listing names imports no sampler. Packages add their 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
 from attn_sampler.errors import InvalidInputError, UnknownNameError
 from attn_sampler.options import parse
+from attn_sampler.registry import Registry, check_hash, check_object
 from attn_sampler.seam import Sampler
 
 __all__ = ["build", "describe", "names", "parse_option"]
 
-GROUP = "attn_sampler.samplers"
 BUILT_IN = {
     "adas": "adas:Adas",
     "attention": "attention:AttentionParallel",
@@ -54,23 +52,18 @@ BUILT_IN = {
     "slowfast": "slowfast:SlowFast",
     "wino": "wino:Wino",
 }
+REGISTRY = Registry("sampler", __name__, "attn_sampler.samplers", BUILT_IN)
 
 
 def names() -> list[str]:
     """Every registered name, built in and from entry points, sorted."""
-    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=GROUP))})
+    return REGISTRY.names()
 
 
 @cache
 def find(name: str) -> type[Any]:
     """The sampler class registered under ``name``."""
-    if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
-        return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
-    for point in entry_points(group=GROUP):
-        if point.name == name:
-            return point.load()
-    raise UnknownNameError("sampler", name, names())
+    return REGISTRY.find(name)
 
 
 def build(sampler: str | Sampler, options: Mapping[str, object]) -> Sampler:
@@ -82,17 +75,12 @@ def build(sampler: str | Sampler, options: Mapping[str, object]) -> Sampler:
             if option not in known:
                 raise UnknownNameError(f"option of sampler {sampler!r}", option, known)
         built: Sampler = kind(**options)
-    elif isinstance(sampler, type) or not (dataclasses.is_dataclass(sampler) and isinstance(sampler, Sampler)):
-        raise InvalidInputError("sampler", sampler, "give a name or a frozen dataclass object with name, paper, needs and select")
-    elif options:
-        raise InvalidInputError("options", dict(options), "set the options on the sampler object itself")
     else:
+        check_object("sampler", sampler, Sampler, "give a name or a frozen dataclass object with name, paper, needs and select")
+        if options:
+            raise InvalidInputError("options", dict(options), "set the options on the sampler object itself")
         built = sampler
-    try:
-        hash(built)
-    except TypeError:
-        remedy = "rows are grouped by sampler, so give a frozen dataclass whose options have a hash (tuples, not lists)"
-        raise InvalidInputError("sampler", sampler, remedy) from None
+    check_hash("sampler", sampler, built, "sampler")
     return built
 
 
