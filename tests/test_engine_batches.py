@@ -161,8 +161,8 @@ def test_a_seed_repeats_the_answer_and_another_changes_it(llada_gqa: Engine) -> 
     assert first.token_ids == second.token_ids, "one params is one seed"
     (again,) = llada_gqa.generate([[1, 2, 3]], SamplingParams(**hot, seed=first.seed))
     assert again.token_ids == first.token_ids
-    (other,) = llada_gqa.generate([[1, 2, 3]], SamplingParams(**hot, seed=first.seed ^ 1))
-    assert other.token_ids != first.token_ids
+    others = llada_gqa.generate([[1, 2, 3]] * 32, [SamplingParams(**hot, seed=seed) for seed in range(32)])
+    assert len({tuple(other.token_ids) for other in others}) > 24, "two seeds may happen to agree, but seldom"
 
 
 # --- the queue --------------------------------------------------------------------------------------------------------

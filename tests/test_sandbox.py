@@ -25,6 +25,7 @@ from attn_sampler.evals.sandbox import Limits, Verdict, run_tests
 from attn_sampler.evals.sandbox.values import Handle, pack, unpack
 
 LIMITS = Limits(wall_s=3.0, cpu_s=1, memory_mb=256, file_mb=1)
+PATIENT = Limits(wall_s=60.0, cpu_s=30, memory_mb=256, file_mb=1)  # for programs that end by themselves, on a busy machine too
 CONFINED = os.name == "posix" and not sandbox.missing()
 needs_namespaces = pytest.mark.skipif(not CONFINED, reason=f"not enforced here: {', '.join(sandbox.missing())}")
 
@@ -52,7 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(tempfile, "tempdir", str(place))
     yield place
     assert not list(place.iterdir())
-    end = time.monotonic() + 2  # the kernel ends them at once, but not before we can look
+    end = time.monotonic() + 20  # the kernel ends them at once, but not before we can look
     while processes(str(place)) and time.monotonic() < end:
         time.sleep(0.02)
     assert not processes(str(place))
@@ -62,18 +63,21 @@ def attack(program: str, tests: str = "assert f(1) == 'secret 8215'", **options:
     return run_tests(program, tests, names=("f",), limits=LIMITS, **options)  # type: ignore[arg-type]
 
 
+def check(program: str, tests: str = "f(1)") -> Verdict:
+    return run_tests(program, tests, names=("f",), limits=PATIENT)
+
+
 # --- programs that do what they should --------------------------------------------------------------------------------
 
 
 def test_a_right_program_passes_and_a_wrong_one_fails(place: Path) -> None:
-    assert attack("import math\ndef f(x):\n    return math.floor(x)", "assert f(1.5) == 1\nassert f(2) == 2").passed
-    assert attack("def f(x):\n    return x", "assert f(1) == 2, 'no'") == Verdict(
-        "failed", "AssertionError: no", pytest.approx(0, abs=3)
-    )
-    assert attack("def g(x):\n    return x").message == "defines no 'f'"
-    assert attack("def f(x:").message.startswith("SyntaxError")
-    assert attack("import numpy_that_is_not_there").message == "ModuleNotFoundError: No module named 'numpy_that_is_not_there'"
-    assert attack("def f(x):\n    return [][x]").message == "IndexError: list index out of range"
+    assert check("import math\ndef f(x):\n    return math.floor(x)", "assert f(1.5) == 1\nassert f(2) == 2").passed
+    wrong = check("def f(x):\n    return x", "assert f(1) == 2, 'no'")
+    assert (wrong.outcome, wrong.message) == ("failed", "AssertionError: no")
+    assert check("def g(x):\n    return x").message == "defines no 'f'"
+    assert check("def f(x:").message.startswith("SyntaxError")
+    assert check("import numpy_that_is_not_there").message == "ModuleNotFoundError: No module named 'numpy_that_is_not_there'"
+    assert check("def f(x):\n    return [][x]").message == "IndexError: list index out of range"
 
 
 def test_setup_functions_classes_and_generators_work_across_the_border(place: Path) -> None:
@@ -88,7 +92,7 @@ if __name__ == '__main__':
     raise ValueError
 """
     tests = "assert list(f([Pair(1, 2), Pair(3, b={4})])) == [(1, 2), (3, {4})]\nassert math.isclose(adder(2)(1.5), 3.5)"
-    assert run_tests(program, tests, names=("f", "Pair", "adder"), setup="import math", limits=LIMITS).passed
+    assert run_tests(program, tests, names=("f", "Pair", "adder"), setup="import math", limits=PATIENT).passed
 
 
 VALUES = st.recursive(
@@ -259,8 +263,8 @@ def test_a_hostile_program_fails_and_leaves_nothing(name: str, place: Path) -> N
     begun = time.monotonic()
     verdict = attack(ATTACKS[name])
     assert not verdict.passed, verdict
-    assert time.monotonic() - begun < LIMITS.wall_s + 4
-    assert attack("def f(x):\n    return x", "assert f(3) == 3").passed
+    assert time.monotonic() - begun < LIMITS.wall_s + 60, "ended by the clock, not by itself after 600 s"
+    assert check("def f(x):\n    return x", "assert f(3) == 3").passed
 
 
 @needs_namespaces
@@ -291,11 +295,11 @@ def f(paths):
     return [p for p in paths if any(tried(lambda: open(p, 'a'), lambda: os.unlink(p), lambda: os.symlink('/', p)))]
 def g(path): return open(path).read()
 """
-    run = run_tests(program, f"assert f({paths!r}) == []", names=("f",), limits=LIMITS)
+    run = run_tests(program, f"assert f({paths!r}) == []", names=("f",), limits=PATIENT)
     assert run.passed, run
     assert secret.read_text() == "secret 8215"
     assert sorted(p.name for p in place.parent.iterdir()) == ["answers.txt", "runs"]
-    assert "FileNotFoundError" in run_tests(program, f"g({str(secret)!r})", names=("g",), limits=LIMITS).message
+    assert "FileNotFoundError" in run_tests(program, f"g({str(secret)!r})", names=("g",), limits=PATIENT).message
 
 
 @needs_namespaces
@@ -314,7 +318,7 @@ def f(x):
     except OSError: pass
     return before, written
 """
-    verdict = attack(program, "before, written = f(1)\nassert before == [] and 1 << 20 < written <= 17 << 20, (before, written)")
+    verdict = check(program, "before, written = f(1)\nassert before == [] and 1 << 20 < written <= 17 << 20, (before, written)")
     assert verdict.passed, verdict
 
 
@@ -327,7 +331,7 @@ import socket
 def f(x):
     return socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 1).close()
 """
-        assert attack(program, "f(1)").message.startswith(("ConnectionRefusedError", "OSError"))
+        assert check(program, "f(1)").message.startswith(("ConnectionRefusedError", "OSError"))
         with pytest.raises(BlockingIOError):
             server.accept()
 
@@ -341,9 +345,9 @@ libc = ctypes.CDLL(None)
 def f(flag): return libc.unshare(flag)
 def g(): return libc.shmget(0, 1 << 20, 0o1600)
 """
-    assert run_tests(program, "assert f(0x10000000) == f(0x20000) == -1", names=("f",), limits=LIMITS).passed
+    assert run_tests(program, "assert f(0x10000000) == f(0x20000) == -1", names=("f",), limits=PATIENT).passed
     if os.geteuid() == 0:
-        assert run_tests(program, "assert g() == -1", names=("g",), limits=LIMITS).passed
+        assert run_tests(program, "assert g() == -1", names=("g",), limits=PATIENT).passed
 
 
 def test_a_killed_evaluator_leaves_no_program_behind(place: Path) -> None:
@@ -351,10 +355,10 @@ def test_a_killed_evaluator_leaves_no_program_behind(place: Path) -> None:
 import tempfile
 tempfile.tempdir = {str(place)!r}
 from attn_sampler.evals.sandbox import Limits, run_tests
-run_tests("import time\\ntime.sleep(600)", "", names=(), limits=Limits(wall_s=60))
+run_tests("import time\\ntime.sleep(600)", "", names=(), limits=Limits(wall_s=600))
 """
     evaluator = subprocess.Popen([sys.executable, "-c", code])
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while len(processes(str(place))) < 4:  # evaluator, supervisor, judge, program
         assert time.monotonic() < end
         time.sleep(0.05)

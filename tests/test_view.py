@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -192,25 +191,47 @@ def test_watch_gives_the_terminal_back_after_an_error() -> None:
     assert "\x1b[?25h" in shown(on)
 
 
-def test_watch_waits_once_per_forward_pass_not_per_row() -> None:
+class Clock:
+    """Time that passes only in ``sleep``."""
+
+    def __init__(self) -> None:
+        self.now, self.sleeps = 100.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.sleeps.append(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("attn_sampler.view.time", clock)
+    return clock
+
+
+def test_watch_waits_once_per_forward_pass_not_per_row(clock: Clock) -> None:
     rows = [run(WORDS, row=n) for n in range(4)]
-    began = time.monotonic()
-    with Watch(piece, mask_id=MASK, delay_s=0.05, console=console()) as watch:
+    slept = []
+    with Watch(piece, mask_id=MASK, delay_s=5, console=console()) as watch:
         for steps in zip(*rows, strict=True):
+            clock.now += 1.0  # the forward pass, which counts towards the delay
             for step in steps:
                 watch.step(step)
-    assert 0.09 <= time.monotonic() - began < 0.4  # twice 0.05 s, not eight times
-    assert 0.0 < watch.slept_s <= time.monotonic() - began
+                slept.append(watch.slept_s)
+    assert clock.sleeps == [4.0] * (len(WORDS) - 1), "between two passes, for the rest of the delay"
+    assert slept == [0.0] * 5 + [4.0] * 4 + [8.0] * 3, "what had been slept when a Step was made, not after it was shown"
 
 
-def test_watch_is_silent_and_quick_without_a_terminal() -> None:
+def test_watch_is_silent_and_quick_without_a_terminal(clock: Clock) -> None:
     on = console(force_terminal=False)
-    began = time.monotonic()
     with Watch(piece, mask_id=MASK, delay_s=5, console=on) as watch:
         for step in run(WORDS):
             watch.step(step)
     assert shown(on) == ""
-    assert time.monotonic() - began < 1
+    assert clock.sleeps == []
     assert watch.slept_s == 0
 
 
