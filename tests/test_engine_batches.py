@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -333,21 +333,23 @@ def test_leaving_an_async_stream_cancels_its_row() -> None:
 
 def test_cancelling_a_task_in_the_middle_of_a_forward_leaves_the_others_alone() -> None:
     engine = table_engine(2)
-    predict = engine.model.predict
+    predict, inside, cancelled = engine.model.predict, threading.Event(), threading.Event()
 
-    def slow(*args: Any) -> Any:
-        time.sleep(0.01)
+    def held(*args: Any) -> Any:
+        inside.set()
+        assert cancelled.wait(120)
         return predict(*args)
 
-    engine.model.predict = slow  # type: ignore[method-assign]
+    engine.model.predict = held  # type: ignore[method-assign]
 
     async def collect(token: int) -> list[Step]:
         return [step async for step in engine.astream([token], PARAMS)]
 
     async def main() -> list[Step]:
         doomed, other = asyncio.create_task(collect(1)), asyncio.create_task(collect(2))
-        await asyncio.sleep(0.015)
+        assert await asyncio.to_thread(inside.wait, 120)
         doomed.cancel()
+        asyncio.get_running_loop().call_soon(cancelled.set)  # the forward ends after the task was told
         with pytest.raises(asyncio.CancelledError):
             await doomed
         return await other
