@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from attn_sampler.engine import Result, Step
+from attn_sampler.results import Result, Step
 
 MASK, EOS = 0, 1
 PIECES = ["<mask>", "<eos>", "a", " b", "\n", "é", "</script><!--", "\x1b[31m", "日", "&amp;", "\u2028", "x\ny"]

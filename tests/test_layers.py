@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "exits", "params", "orders",
     ),
     "models": ("attention", "models", "cache"),
-    "engine": ("text", "turns", "rows", "state", "asked", "report", "batch", "engine"),
+    "engine": ("text", "turns", "rows", "state", "asked", "report", "results", "batch", "engine"),
     "consumers of Steps": ("frames", "trace", "replay", "view", "plots"),
     "edges": ("bench", "evals", "server", "cli"),
 }  # fmt: skip

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import attn_sampler as ats
-from attn_sampler.engine import Step
 from attn_sampler.errors import InvalidInputError
+from attn_sampler.results import Step
 from attn_sampler.trace import FORMAT, VERSION, Trace, TraceWriter, read
 from made_runs import EOS, MASK, piece, run, runs
 

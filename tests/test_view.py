@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import attn_sampler as ats
-from attn_sampler.engine import Step
 from attn_sampler.errors import InvalidInputError
 from attn_sampler.frames import Frame, TraceStep
+from attn_sampler.results import Step
 from attn_sampler.trace import TraceWriter, read
 from attn_sampler.view import ColourBy, Watch, ramp, render, replay_in_terminal
 from made_runs import EOS, MASK, PIECES, piece, run, runs

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from attn_sampler.engine import Engine, Result, Step, load
+    from attn_sampler.engine import Engine, load
     from attn_sampler.errors import (
         AttnSamplerError,
         CheckpointError,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from attn_sampler.frequencies import Frequencies
     from attn_sampler.params import SamplingParams
+    from attn_sampler.results import Result, Step
     from attn_sampler.text import Hole, text_deltas
 
 _HOME = {
@@ -39,11 +40,11 @@ _HOME = {
     "InvalidInputError": "errors",
     "MissingDependencyError": "errors",
     "ModelOutputError": "errors",
-    "Result": "engine",
+    "Result": "results",
     "RowError": "errors",
     "SamplerError": "errors",
     "SamplingParams": "params",
-    "Step": "engine",
+    "Step": "results",
     "UnknownNameError": "errors",
     "load": "engine",
     "text_deltas": "text",

@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-__all__ = ["Canvas", "commit", "from_rows", "keep_rows", "remask", "settled", "stack"]
+from attn_sampler.errors import InvalidInputError
+
+__all__ = ["Canvas", "commit", "from_rows", "integers", "keep_rows", "remask", "settled", "stack"]
 
 
 @dataclass(frozen=True)
@@ -111,3 +113,25 @@ def settled(canvas: Canvas) -> Int[Tensor, " rows"]:
     """First masked position of each row, or its end: everything before it can no longer change."""
     first = canvas.masked.int().argmax(1)
     return torch.where(canvas.masked.any(1), first, canvas.end)
+
+
+def integers(field: str, value: object, high: int) -> Int[Tensor, "rows length"]:
+    """What a caller gave as ``field``, as integers from 0 to ``high``; a single row may come without its rows axis.
+
+    Raises:
+        InvalidInputError: no integers, out of range, or of the wrong shape.
+    """
+    try:
+        tensor = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):  # no numbers, rows of different lengths, or beyond int64
+        raise InvalidInputError(field, value, f"give rows of equal length with integers from 0 to {high}") from None
+    tensor = tensor[None] if tensor.ndim == 1 else tensor
+    if tensor.ndim != 2 or not tensor.numel():
+        raise InvalidInputError(field, tuple(tensor.shape), "give (rows, length), neither of them 0")
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise InvalidInputError(field, tensor.dtype, f"give integers from 0 to {high}")
+    tensor = tensor.long()
+    low, top = (int(end) for end in tensor.aminmax())
+    if low < 0 or top > high:
+        raise InvalidInputError(field, [low, top], f"give integers from 0 to {high}")
+    return tensor

@@ -7,11 +7,9 @@ a server or an evaluation does the same through `admit`, `step` and `cancel`. Ro
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,80 +23,12 @@ from attn_sampler.errors import InvalidInputError, ModelOutputError, RowError, S
 from attn_sampler.models import load_model
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
-from attn_sampler.report import Report
+from attn_sampler.results import Result, Step, record
 from attn_sampler.rows import Row, answer_row, infill_row
 from attn_sampler.text import Hole, Prompt
 from attn_sampler.turns import Turns
 
-__all__ = ["Engine", "Result", "Row", "Step", "load"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """One finished row.
-
-    Attributes:
-        text: the answer (the whole filled text after `Engine.infill`), without special tokens and stop string.
-        token_ids: its ids, up to and including the first end-of-sequence token.
-        finish_reason: ``"stop"`` (end-of-sequence or stop string) or ``"length"``.
-        prompt_tokens, completion_tokens: given, and generated up to the first end-of-sequence token.
-        forwards: forward passes that this row took part in.
-        elapsed_s: seconds from its admission to its end.
-        seed: of its random numbers.
-    """
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    forwards: int
-    elapsed_s: float
-    seed: int
-
-    @property
-    def tokens_per_forward(self) -> float:
-        return self.completion_tokens / self.forwards if self.forwards else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """All values as plain JSON types."""
-        return dataclasses.asdict(self) | {"tokens_per_forward": self.tokens_per_forward}
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one forward pass did to one row. Positions are absolute: the prompt is 0 .. start-1.
-
-    Attributes:
-        row: the row's number, as `Engine.admit` returned it.
-        forward: 1 for the row's first forward pass.
-        ids: its canvas after the step; the mask id where `masked`.
-        masked: positions still masked.
-        start: first position of the answer.
-        positions, tokens, confidences: what was committed.
-        window, scores: every position that was asked about and not yet written, and what the order went by (higher first).
-        settled: everything before this position is final.
-        delta: text newly settled.
-        result: on the row's last step.
-    """
-
-    row: int
-    forward: int
-    ids: list[int]
-    masked: list[int]
-    start: int
-    positions: list[int]
-    tokens: list[int]
-    confidences: list[float]
-    window: list[int]
-    scores: list[float]
-    settled: int
-    delta: str
-    result: Result | None = None
-
-    @property
-    def finished(self) -> bool:
-        return self.result is not None
+__all__ = ["EMBEDDED", "Engine", "load"]
 
 
 class Engine:
@@ -214,13 +144,14 @@ class Engine:
             if number in outcome.faults:
                 kind, message = outcome.faults[number]
                 item = (ModelOutputError if kind == "model" else SamplerError)(number, message)
-                del self._rows[number]
                 gone.add(number)
             else:
-                item = self._record(i, number, outcome.report)
+                item = record(number, self._rows[number], outcome.report, i, self.model.eos_ids)
                 if item.finished:
                     gone.add(number)
             self._inbox.get(number, self._loose).append(item)
+        for number in gone:
+            del self._rows[number]
         if gone:
             self._batch = self._batch.without(gone)
 
@@ -245,39 +176,6 @@ class Engine:
             self.model,
         )
         self._batch = new if self._batch is None else self._batch.join(new, self.model.pad_id)
-
-    def _record(self, i: int, number: int, report: Report) -> Step:
-        """What happened to one row, and its result if it has ended."""
-        row = self._rows[number]
-        row.forwards += 1
-        settled = report.settled[i]
-        answer = report.ids[i][row.shown : min(settled, row.cut)]
-        end = next((j for j, t in enumerate(answer) if t in self.model.eos_ids), None) if row.ends else None
-        visible = answer if end is None else answer[:end]
-        done = not report.masked[i] and not report.held[i]
-        final = end is not None or done
-        delta = row.transcript.update(visible, final)
-        result = None
-        if row.transcript.stopped:
-            result = self._finish(number, row.transcript.cut(visible), "stop")
-        elif final:
-            result = self._finish(number, answer if end is None else answer[: end + 1], "length" if end is None else "stop")
-        chosen, asked = ([j for j, flag in enumerate(flags[i]) if flag] for flags in (report.commit, report.candidates))
-        return Step(
-            row=number, forward=row.forwards, ids=report.ids[i], masked=report.masked[i], start=row.start,
-            positions=[report.positions[i][j] for j in chosen], tokens=[report.tokens[i][j] for j in chosen],
-            confidences=[report.confidence[i][j] for j in chosen],
-            window=[report.positions[i][j] for j in asked], scores=[report.score[i][j] for j in asked],
-            settled=settled, delta=delta, result=result,
-        )  # fmt: skip
-
-    def _finish(self, number: int, answer: list[int], reason: str) -> Result:
-        row = self._rows.pop(number)
-        holes = sum(row.masked)
-        new = len(answer) if row.shown == row.start and all(row.masked[row.shown :]) else holes
-        elapsed = time.perf_counter() - row.admitted
-        given = len(row.ids) - holes
-        return Result(row.transcript.text, answer, reason, given, new, row.forwards, elapsed, row.params.seed)
 
     # --- consumers --------------------------------------------------------------------------------------------------
 
@@ -413,10 +311,10 @@ class Engine:
         Raises:
             InvalidInputError: no integers, out of range, or of the wrong shape.
         """
-        canvas = _integers("ids", ids, self.model.vocab_size - 1).to(self.model.device)
+        canvas = canvases.integers("ids", ids, self.model.vocab_size - 1).to(self.model.device)
         if attention_mask is None:
             return self.model.logits(canvas, None)
-        valid = _integers("attention_mask", attention_mask, 1).bool().to(self.model.device)
+        valid = canvases.integers("attention_mask", attention_mask, 1).bool().to(self.model.device)
         if valid.shape != canvas.shape:
             raise InvalidInputError("attention_mask", tuple(valid.shape), f"give the shape of ids, {tuple(canvas.shape)}")
         return self.model.logits(canvas, valid)
@@ -428,24 +326,6 @@ def _checked(params: object) -> SamplingParams:
     if not isinstance(params, SamplingParams):
         raise InvalidInputError("params", params, "give a SamplingParams")
     return params
-
-
-def _integers(field: str, value: object, high: int) -> Int[Tensor, "rows length"]:
-    """``value`` as integers from 0 to ``high``; a single row may come without its rows axis."""
-    try:
-        tensor = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError):  # no numbers, rows of different lengths, or beyond int64
-        raise InvalidInputError(field, value, f"give rows of equal length with integers from 0 to {high}") from None
-    tensor = tensor[None] if tensor.ndim == 1 else tensor
-    if tensor.ndim != 2 or not tensor.numel():
-        raise InvalidInputError(field, tuple(tensor.shape), "give (rows, length), neither of them 0")
-    if tensor.is_floating_point() or tensor.is_complex():
-        raise InvalidInputError(field, tensor.dtype, f"give integers from 0 to {high}")
-    tensor = tensor.long()
-    low, top = (int(end) for end in tensor.aminmax())
-    if low < 0 or top > high:
-        raise InvalidInputError(field, [low, top], f"give integers from 0 to {high}")
-    return tensor
 
 
 EMBEDDED = Path(__file__).parent / "pretrained"

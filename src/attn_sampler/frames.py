@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from attn_sampler.engine import Step
+    from attn_sampler.results import Step
 
 __all__ = ["Cell", "Frame", "TraceStep"]
 
@@ -38,7 +38,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TraceStep:
-    """What one forward pass did to one row: `attn_sampler.engine.Step` as the difference to the canvas before it.
+    """What one forward pass did to one row: `attn_sampler.results.Step` as the difference to the canvas before it.
 
     Attributes:
         forward: 1 for the row's first forward pass.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
-    from attn_sampler.engine import Step
+    from attn_sampler.results import Step
 
 __all__ = ["Hole", "Prompt", "Transcript", "encode", "parse_template", "text_deltas"]
 

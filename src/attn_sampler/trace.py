@@ -21,8 +21,8 @@ from attn_sampler.errors import InvalidInputError
 from attn_sampler.frames import Cell, Frame, TraceStep
 
 if TYPE_CHECKING:
-    from attn_sampler.engine import Step
     from attn_sampler.params import SamplingParams
+    from attn_sampler.results import Step
 
 __all__ = ["FORMAT", "VERSION", "Trace", "TraceRow", "TraceWriter", "read"]
 

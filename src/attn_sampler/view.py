@@ -24,7 +24,7 @@ from attn_sampler.errors import check_choice, check_number
 from attn_sampler.frames import Cell, Frame, TraceStep
 
 if TYPE_CHECKING:
-    from attn_sampler.engine import Step
+    from attn_sampler.results import Step
     from attn_sampler.trace import Trace
 
 __all__ = ["ColourBy", "Watch", "ramp", "render", "replay_in_terminal"]

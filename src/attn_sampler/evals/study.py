@@ -16,13 +16,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from attn_sampler.engine import Engine, Result, Step
+from attn_sampler.engine import Engine
 from attn_sampler.errors import InvalidInputError, RowError, check_number
 from attn_sampler.evals.cost import Peak
 from attn_sampler.evals.folder import append, claim, occupied, read_lines
 from attn_sampler.evals.questions import Questions
 from attn_sampler.evals.tasks import Prompt
 from attn_sampler.params import SamplingParams
+from attn_sampler.results import Result, Step
 from attn_sampler.seam import Sampler
 
 __all__ = ["Sample", "Setting", "Study"]
