@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import subprocess
@@ -9,9 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from attn_sampler import samplers
 from attn_sampler.cli import main
+from attn_sampler.cli.options import Dtype, Family, Loading, Output, spread
 
 PROMPT = "Tom has 3 apples. He buys 4 more. How many apples does Tom have?"
 NAMES = {
@@ -40,6 +44,28 @@ def test_help_loads_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--max-new-tokens" in done.stdout
+
+
+def test_a_group_of_options_is_one_value_to_the_command() -> None:
+    """`spread`: the options are the group's fields, in its place; the command gets the group, defaults where nothing is given."""
+    seen: list[tuple[str, Loading, Output]] = []
+
+    @spread
+    def command(model: str = "m", *, output: Output, loading: Loading) -> None:
+        """Does it."""
+        seen.append((model, loading, output))
+
+    taken = inspect.signature(command).parameters
+    assert list(taken) == ["model", "watch", "as_json", "trace", "family", "adapter", "quantize", "dtype", "device"]
+    assert (taken["dtype"].default, taken["dtype"].annotation, taken["family"].annotation) == ("auto", Dtype, Family)
+    assert command.__doc__ == "Does it."
+    command(model="x", family="dream", as_json=True)
+    assert seen == [("x", Loading(family="dream"), Output(as_json=True))]
+    app = typer.Typer()
+    app.command()(command)
+    assert CliRunner().invoke(app, ["--watch", "--dtype", "float32", "--trace", "run.jsonl"]).exit_code == 0
+    assert seen[1] == ("m", Loading(dtype="float32"), Output(watch=True, trace=Path("run.jsonl")))
+    assert CliRunner().invoke(app, ["--loading", "x"]).exit_code == 2
 
 
 def test_generate_prints_one_json_object_per_prompt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

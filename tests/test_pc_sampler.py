@@ -226,13 +226,13 @@ def test_count_and_use_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_pieces_of_a_corpus_add_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from attn_sampler import cli_frequencies
+    from attn_sampler.cli import frequencies
 
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join(f"Tom has {n} apples." for n in range(50)), encoding="utf-8")
-    whole = cli_frequencies.count(corpus, None, None)
-    monkeypatch.setattr(cli_frequencies, "PIECE", 40)
-    assert cli_frequencies.count(corpus, None, None) == whole
+    whole = frequencies.count(corpus, None, None)
+    monkeypatch.setattr(frequencies, "PIECE", 40)
+    assert frequencies.count(corpus, None, None) == whole
 
 
 @pytest.mark.parametrize(

@@ -1,61 +1,44 @@
-"""The command that evaluates samplers on tasks, registered by cli.py."""
+"""The command that evaluates samplers on tasks."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attn_sampler.cli import (
-    Adapter,
+from attn_sampler.cli.loading import load_engine
+from attn_sampler.cli.options import (
+    AllowCode,
     AsJson,
     BlockLength,
     CachePolicy,
-    Device,
-    Dtype,
-    Family,
+    Data,
+    Limit,
+    Loading,
+    MaxRows,
     Model,
-    Quantize,
     Raw,
     Steps,
+    Style,
+    SweptOption,
+    Tasks,
     TopK,
     TopP,
-    app,
-    load_engine,
-)
-from attn_sampler.errors import InvalidInputError, UnknownNameError, check_number
+    spread,
+)  # fmt: skip
+from attn_sampler.cli.progress import bar
+from attn_sampler.cli.questions import commanded, given, named, questions_of
+from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
-    from attn_sampler.evals.published import Applied
     from attn_sampler.evals.questions import Questions
 
-__all__ = ["bar", "commanded", "given", "named", "questions_of"]
-
-Tasks = Annotated[str, typer.Option(metavar="NAME,…", help="Tasks, separated by commas.")]
-Data = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder with the tasks' files.  [default: the published ones, from the Hub]")
-]
-Limit = Annotated[int | None, typer.Option(help="Problems of each task.  [default: all; 500 of those that are made]")]
-Style = Annotated[
-    list[str] | None,
-    typer.Option(metavar="[TASK=]NAME", help="How problems are put to the model; repeatable.  [default: the task's first style]"),
-]
-AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run programs that the model wrote, shut in.")]
-MaxRows = Annotated[int, typer.Option(help="Rows that share a forward pass.")]
-Options = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-o", "--option", metavar="[SAMPLER.]KEY=V1,V2,…|@FILE",
-        help="Options of the samplers, several values sweep them; @FILE is one that `calibrate` wrote. Repeatable.",
-    ),
-]  # fmt: skip
+__all__ = ["evaluate"]
 
 
-@app.command("eval")
+@spread
 def evaluate(
     tasks: Tasks,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Keeps every answer; a run cut off goes on there.")],
@@ -66,7 +49,7 @@ def evaluate(
             help="The first is what the others are compared with.  [default: confidence,attention, or the preset's]",
         ),
     ] = None,
-    option: Options = None,
+    option: SweptOption = None,
     data: Data = None,
     limit: Limit = None,
     samples: Annotated[int, typer.Option(help="Answers per problem, for pass@k; give a --temperature, too.")] = 1,
@@ -88,11 +71,8 @@ def evaluate(
     model: Model = None,
     as_json: AsJson = False,
     raw: Raw = False,
-    family: Family = None,
-    adapter: Adapter = None,
-    quantize: Quantize = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
+    *,
+    loading: Loading,
 ) -> None:
     """Evaluate samplers on tasks: what they solve, how fast, and which differences are real.
 
@@ -121,10 +101,12 @@ def evaluate(
     chosen = settings(named("samplers", names), option or (), defaults)
     notes = (*(() if applied is None else applied.notes), *_seen(option or (), asked))
     model = model or (None if applied is None else applied.model)
-    files = files_of(model, adapter)
-    engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device, max_rows=max_rows)
+    files = files_of(model, loading.adapter)
+    engine = load_engine(model, loading, max_rows=max_rows)
     about = card(engine, model or "embedded", files, commanded(), seed)
-    conditions = {key: about[key] for key in ("model_files_sha256", "dtype", "device", "max_rows")} | {"quantize": quantize}
+    conditions = {key: about[key] for key in ("model_files_sha256", "dtype", "device", "max_rows")} | {
+        "quantize": loading.quantize
+    }
     study = Study(chosen, asked, seed=seed, draws=samples, model=model or "embedded", conditions=conditions)
     with bar("answers") as on_sample:
         found = run(engine, study, output, about, notes, on_sample)
@@ -134,55 +116,6 @@ def evaluate(
     else:
         _print(found.summaries, found.comparisons)
     typer.echo(f"wrote {', '.join(map(str, files_written))}", err=True)
-
-
-def named(field: str, text: str) -> list[str]:
-    """``a,b`` → a, b."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise InvalidInputError(field, text, "give at least one name")
-    return list(dict.fromkeys(names))
-
-
-def given(**params: Any) -> dict[str, Any]:
-    """Those that are."""
-    return {key: value for key, value in params.items() if value is not None}
-
-
-def commanded() -> list[str]:
-    """The words of this command line."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
-
-
-def questions_of(
-    tasks: str,
-    data: Path | None,
-    n: int | None,
-    seed: int,
-    style: Sequence[str] | None,
-    params: dict[str, Any],
-    raw: bool,
-    allow_code: bool,
-    applied: Applied | None = None,
-) -> dict[str, Questions]:
-    """The questions of every task named; what the command says goes before the preset, and that before the task."""
-    from attn_sampler.evals import questions
-    from attn_sampler.evals.tasks import find
-
-    found = {name: find(name) for name in named("tasks", tasks)}
-    styles = {text.rpartition("=")[0]: text.rpartition("=")[2] for text in style or ()}
-    for name in styles:
-        if name and name not in found:
-            raise UnknownNameError("task of --style", name, found)
-    published = ({}, {}) if applied is None else (applied.styles, applied.params)
-    return {
-        name: questions.questions(
-            task, data=data, n=n, seed=seed, style=styles.get(name, styles.get("", published[0].get(name))),
-            params={**published[1].get(name, {}), **params},
-            chat=False if raw else None, allow_code=allow_code,
-        )
-        for name, task in found.items()
-    }  # fmt: skip
 
 
 def _seen(options: Sequence[str], asked: dict[str, Questions]) -> tuple[str, ...]:
@@ -201,21 +134,6 @@ def _seen(options: Sequence[str], asked: dict[str, Questions]) -> tuple[str, ...
     for note in notes:
         typer.echo(note, err=True)
     return tuple(notes)
-
-
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        shown = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(shown, completed=done, total=total)
 
 
 def _print(summaries: Sequence[Any], comparisons: Sequence[Any]) -> None:

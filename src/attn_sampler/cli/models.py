@@ -1,4 +1,4 @@
-"""The commands about model families and checkpoints, registered by cli.py."""
+"""The commands about model families and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Annotated
 
 import typer
 
-from attn_sampler.cli import AsJson, Device, Dtype, Family, app
+from attn_sampler.cli.options import AsJson, Device, Dtype, Family
 from attn_sampler.errors import InvalidInputError
 
 __all__ = ["check", "list_models", "models", "tiny"]
 
 models = typer.Typer(invoke_without_command=True, help="List the model families that load; write and check checkpoints.")
-app.add_typer(models, name="models")
 
 
 @models.callback()

@@ -1,4 +1,4 @@
-"""The command that counts a text's tokens, registered by cli.py."""
+"""The command that counts a text's tokens."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attn_sampler.cli import Family, Model, app
+from attn_sampler.cli.options import Family, Model
 from attn_sampler.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from attn_sampler.frequencies import Frequencies
 
-__all__ = ["frequencies"]
+__all__ = ["count", "frequencies"]
 
 PIECE = 1 << 20  # characters tokenized at a time, cut at line ends
 
 
-@app.command()
 def frequencies(
     corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="A text file (UTF-8).")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="Where the table goes.")],

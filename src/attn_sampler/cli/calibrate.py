@@ -1,4 +1,4 @@
-"""The command that picks a sampler's options for a model and a task, registered by cli.py."""
+"""The command that picks a sampler's options for a model and a task."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attn_sampler.cli import (
-    Adapter,
+from attn_sampler.cli.loading import load_engine
+from attn_sampler.cli.options import (
+    AllowCode,
     AsJson,
     BlockLength,
     CachePolicy,
-    Device,
-    Dtype,
-    Family,
+    Data,
+    Loading,
+    MaxRows,
     Model,
-    Quantize,
     Raw,
-    app,
-    load_engine,
-)
-from attn_sampler.cli_eval import AllowCode, Data, MaxRows, Options, Style, bar, commanded, given, questions_of
+    Style,
+    SweptOption,
+    spread,
+)  # fmt: skip
+from attn_sampler.cli.progress import bar
+from attn_sampler.cli.questions import commanded, given, questions_of
 from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
@@ -33,12 +35,12 @@ if TYPE_CHECKING:
 __all__ = ["calibrate"]
 
 
-@app.command()
+@spread
 def calibrate(
     task: Annotated[str, typer.Option(help="One task.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The options as JSON, for -o @FILE.")],
     sampler: Annotated[str, typer.Option(help="Whose options are picked.")] = "attention",
-    option: Options = None,
+    option: SweptOption = None,
     against: Annotated[
         str | None, typer.Option(help="Sequential sampler.  [default: SAMPLER-sequential where there is one, else confidence]")
     ] = None,
@@ -57,11 +59,8 @@ def calibrate(
     model: Model = None,
     as_json: AsJson = False,
     raw: Raw = False,
-    family: Family = None,
-    adapter: Adapter = None,
-    quantize: Quantize = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
+    *,
+    loading: Loading,
 ) -> None:
     """Pick a sampler's options: the fastest setting whose accuracy is not significantly below sequential decoding."""
     from attn_sampler.evals import calibrate as calibration
@@ -76,12 +75,10 @@ def calibrate(
     params = given(block_length=block_length, cache=cache, max_new_tokens=max_new_tokens)
     asked = questions_of(task, data, limit, seed, style, params, raw, allow_code)
     swept = calibration.candidates(sampler, option or (), against)
-    files = files_of(model, adapter)
-    engine = load_engine(
-        model, dtype, family=family, adapter=adapter, quantize=quantize, device=device, max_rows=max_rows
-    )  # fmt: skip
+    files = files_of(model, loading.adapter)
+    engine = load_engine(model, loading, max_rows=max_rows)
     about = card(engine, model or "embedded", files, commanded(), seed)
-    conditions = {key: about[key] for key in ("model_files_sha256", "dtype")} | {"quantize": quantize}
+    conditions = {key: about[key] for key in ("model_files_sha256", "dtype")} | {"quantize": loading.quantize}
     study = Study(swept, asked, seed=seed, model=model or "embedded", conditions=conditions)
     with bar("answers") as on_sample:
         samples = study.run(engine, folder or output.with_name(output.name + ".run"), on_sample)

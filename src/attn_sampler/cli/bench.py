@@ -1,4 +1,4 @@
-"""The commands that measure speed, registered by cli.py."""
+"""The commands that measure speed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from attn_sampler.cli import AsJson, Sampler, app, hush
+from attn_sampler.cli.loading import hush
+from attn_sampler.cli.options import AsJson, Sampler
 
 __all__ = ["attention", "bench", "bench_cache", "selection"]
 
 bench = typer.Typer(no_args_is_help=True, help="Measure speed.")
-app.add_typer(bench, name="bench")
 
 
 @bench.command()

@@ -1,17 +1,18 @@
-"""Commands of the laboratory, registered by cli.py: thin, and nothing heavy is imported until one runs."""
+"""The command of the order laboratory."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attn_sampler.cli import Adapter, AsJson, Device, Dtype, Family, Model, Quantize, Raw, app, load_engine
+from attn_sampler.cli.loading import load_engine
+from attn_sampler.cli.options import AsJson, Loading, Model, Raw, spread
+from attn_sampler.cli.progress import bar
 from attn_sampler.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["order"]
 COLUMNS = (("surrogate_gain", "gain"), ("log_likelihood", "log-likelihood"), ("regret", "regret"), ("over_random", "over random"))
 
 
-@app.command()
+@spread
 def order(
     prompt: Annotated[str | None, typer.Argument(help="Without it and --file, held-out problems of the embedded model.")] = None,
     target: Annotated[
@@ -46,11 +47,8 @@ def order(
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .png, .svg or .pdf (extra: plots).")] = None,
     as_json: AsJson = False,
     raw: Raw = False,
-    family: Family = None,
-    adapter: Adapter = None,
-    quantize: Quantize = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
+    *,
+    loading: Loading,
 ) -> None:
     """How likely a target is in every order, beside what attention says of the order."""
     from attn_sampler import plots
@@ -64,9 +62,14 @@ def order(
     given = _given(prompt, target, file)
     if plot is not None:
         plots.check(plot)
-    engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
+    engine = load_engine(model, loading)
     items = _items(engine, given, task, n, own, sampler, settings.max_new_tokens, seed, raw)
-    records = list(_followed(measure(engine, items, settings, out), len(items)))
+    records = []
+    with bar("prompts") as on_record:
+        for record in measure(engine, items, settings, out):
+            records.append(record)
+            if on_record is not None:
+                on_record(len(records), len(items))
     groups = summary(records, seed)
     conditions = {"model": model or "embedded", "prompts": len(items)} | dataclasses.asdict(settings)
     answers = own or any(wanted is None for _, wanted in given)
@@ -120,15 +123,6 @@ def _items(
     asked = [prompt for prompt, target in given if target is None]
     answers = iter(answered(engine, asked, params, chat=chat) if asked else [])
     return [next(answers) if target is None else item(engine, prompt, target, chat=chat) for prompt, target in given]
-
-
-def _followed(records: Any, total: int) -> Any:
-    """The records as they come, with a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(records, "prompts", total=total, console=console, transient=True, disable=not sys.stderr.isatty())
 
 
 def _print_group(group: dict[str, Any]) -> None:

@@ -1,22 +1,23 @@
-"""The command that runs the paper's ablations, registered by cli.py."""
+"""The command that runs the paper's ablations."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from attn_sampler.cli import Adapter, AsJson, Device, Dtype, Family, Model, Quantize, app, load_engine
+from attn_sampler.cli.loading import load_engine
+from attn_sampler.cli.options import AsJson, Loading, Model, spread
+from attn_sampler.cli.progress import bar
 from attn_sampler.errors import check_number
 
 __all__ = ["ablate"]
 
 
-@app.command()
+@spread
 def ablate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="layers, heads, rule or threshold.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Keeps every answer; a run cut off goes on there.")],
@@ -26,11 +27,8 @@ def ablate(
     seed: Annotated[int, typer.Option(help="Of problems and rows.")] = 0,
     model: Model = None,
     as_json: AsJson = False,
-    family: Family = None,
-    adapter: Adapter = None,
-    quantize: Quantize = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
+    *,
+    loading: Loading,
 ) -> None:
     """What the choices inside Attn-Sampler are worth: layers, heads, the rule, the probability threshold.
 
@@ -47,19 +45,15 @@ def ablate(
     check_number("n", n, low=1, integer=True)
     plots.check(output / "plot.svg")
     tasks = {one: embedded(problems(one, n, seed)) for one in task or ("sudoku4", "word")}
-    engine = load_engine(model, dtype, family=family, adapter=adapter, quantize=quantize, device=device)
+    engine = load_engine(model, loading)
     settings = ablations.settings(name, engine.model)
     params = {"max_new_tokens": max_new_tokens}
     study = Study(settings, tasks, params, seed=seed, model=model or "embedded")
-    summaries = summarise(study.run(engine, output, _show))
+    with bar("answers") as on_sample:
+        summaries = summarise(study.run(engine, output, on_sample))
     text = table(summaries)
     (output / "table.md").write_text(text, encoding="utf-8")
     series = {setting.label: setting.series for setting in settings if setting.series}
     plots.save(plots.frontier(summaries, series) if series else plots.accuracies(summaries), output / "plot.svg")
     typer.echo(json.dumps([dataclasses.asdict(s) for s in summaries]) if as_json else text)
     typer.echo(f"wrote {output}/table.md and {output}/plot.svg", err=True)
-
-
-def _show(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        typer.echo(f"\r{done}/{total}" + ("" if done < total else "\n"), nl=False, err=True)

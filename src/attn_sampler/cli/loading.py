@@ -1,0 +1,32 @@
+"""The engine that a command asks for; nothing heavy is imported before that."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from attn_sampler.cli.options import Loading
+
+if TYPE_CHECKING:
+    from attn_sampler.engine import Engine
+
+__all__ = ["hush", "load_engine"]
+
+
+def load_engine(model: str | None, loading: Loading, **more: Any) -> Engine:
+    """The model of ``--model``, loaded as the other options say; ``more`` as `attn_sampler.load` takes it."""
+    from attn_sampler.engine import load
+
+    hush()
+    return load(model, **dataclasses.asdict(loading), **more)
+
+
+def hush() -> None:
+    """Keep what the libraries below print while loading off the terminal."""
+    import logging
+
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    for name in ("torchao", "torch.utils._pytree"):  # where torchao is installed: GPU kernels that do not load, enums
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,65 @@
+"""What `eval` and `calibrate` make of their words: tasks with their questions, parameters of the rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attn_sampler.errors import InvalidInputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from attn_sampler.evals.published import Applied
+    from attn_sampler.evals.questions import Questions
+
+__all__ = ["commanded", "given", "named", "questions_of"]
+
+
+def named(field: str, text: str) -> list[str]:
+    """``a,b`` → a, b."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InvalidInputError(field, text, "give at least one name")
+    return list(dict.fromkeys(names))
+
+
+def given(**params: Any) -> dict[str, Any]:
+    """Those that are."""
+    return {key: value for key, value in params.items() if value is not None}
+
+
+def commanded() -> list[str]:
+    """The words of this command line."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+
+
+def questions_of(
+    tasks: str,
+    data: Path | None,
+    n: int | None,
+    seed: int,
+    style: Sequence[str] | None,
+    params: dict[str, Any],
+    raw: bool,
+    allow_code: bool,
+    applied: Applied | None = None,
+) -> dict[str, Questions]:
+    """The questions of every task named; what the command says goes before the preset, and that before the task."""
+    from attn_sampler.evals import questions
+    from attn_sampler.evals.tasks import find
+
+    found = {name: find(name) for name in named("tasks", tasks)}
+    styles = {text.rpartition("=")[0]: text.rpartition("=")[2] for text in style or ()}
+    for name in styles:
+        if name and name not in found:
+            raise UnknownNameError("task of --style", name, found)
+    published = ({}, {}) if applied is None else (applied.styles, applied.params)
+    return {
+        name: questions.questions(
+            task, data=data, n=n, seed=seed, style=styles.get(name, styles.get("", published[0].get(name))),
+            params={**published[1].get(name, {}), **params},
+            chat=False if raw else None, allow_code=allow_code,
+        )
+        for name, task in found.items()
+    }  # fmt: skip
