@@ -36,8 +36,8 @@ from attn_sampler.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from attn_sampler.engine import Engine
-    from attn_sampler.results import Result, Step
     from attn_sampler.params import SamplingParams
+    from attn_sampler.results import Result, Step
 
 __all__ = ["generate", "infill"]
 
