@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attn_sampler.evals import metrics
 from attn_sampler.evals.metrics import agreement, aup, compare, frontiers, summarise
 from attn_sampler.evals.report import table, written_shares
 from attn_sampler.evals.statistics import (
@@ -21,7 +22,9 @@ from attn_sampler.evals.statistics import (
     mcnemar_below,
     paired_difference,
     pass_at_k,
+    ranks,
     sign_flip,
+    spearman,
     wilson,
 )  # fmt: skip
 from attn_sampler.evals.study import Sample
@@ -183,6 +186,50 @@ def test_agreement_of_orders() -> None:
     at_once = sample("c", 0, True, 4, tokens=4, order=[1, 1, 1, 1])
     (found,) = agreement([ahead, back, at_once])
     assert found == {"task": "word", "settings": ["a", "b", "c"], "matrix": [[1, -1, None], [-1, 1, None], [None, None, 1]]}
+
+
+def agreement_slowly(samples: list[Sample], problems: int) -> list[list[float | None]]:
+    """Pair by pair, problem by problem."""
+    answers: dict[str, dict[int, Sample]] = {}
+    for one in samples:
+        answers.setdefault(one.setting, {}).setdefault(one.index, one)
+    names = list(answers)
+    matrix: list[list[float | None]] = [[1.0] * len(names) for _ in names]
+    for i, j in itertools.combinations(range(len(names)), 2):
+        earlier, later = answers[names[i]], answers[names[j]]
+        found = []
+        for k in sorted(later)[:problems]:
+            if k in earlier:
+                length = min(earlier[k].tokens, later[k].tokens)
+                x, y = (torch.tensor(one[k].order[:length], dtype=torch.float64) for one in (earlier, later))
+                found += [spearman(x, y)] if length > 1 else []
+        known = [x for x in found if not math.isnan(x)]
+        matrix[i][j] = matrix[j][i] = sum(known) / len(known) if known else None
+    return matrix
+
+
+@given(st.data())
+def test_agreement_is_that_of_every_pair_by_itself(data: st.DataObject) -> None:
+    """Answers of different lengths, ties, orders of one pass, failed rows, several draws, problems that a setting lacks."""
+    samples = []
+    for setting in "abcd":
+        for index in sorted(data.draw(st.sets(st.integers(0, 5), min_size=1))):
+            for draw in range(data.draw(st.integers(1, 2))):
+                order = data.draw(st.lists(st.integers(1, 4), min_size=6, max_size=6))
+                tokens = data.draw(st.integers(0, 6))
+                samples.append(sample(setting, index, True, 4, draw=draw, tokens=tokens, order=order if tokens else []))
+    problems = data.draw(st.integers(1, 6))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "ORDERS", problems)
+        (found,) = agreement(samples)
+    for row, slow in zip(found["matrix"], agreement_slowly(samples, problems), strict=True):
+        assert row == pytest.approx(slow, abs=1e-12)
+
+
+@given(st.lists(st.lists(st.integers(-2, 2), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_ranks_counted_out(rows: list[list[int]]) -> None:
+    counted = [[sum(y < x for y in row) + (sum(y == x for y in row) - 1) / 2 for x in row] for row in rows]
+    assert ranks(torch.tensor(rows)).tolist() == counted
 
 
 def test_written_shares_add_up() -> None:

@@ -12,6 +12,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from attn_sampler.evals.statistics import (
     bootstrap,
@@ -20,8 +22,8 @@ from attn_sampler.evals.statistics import (
     mcnemar,
     paired_difference,
     pass_at_k,
+    ranks,
     sign_flip,
-    spearman,
     wilson,
 )
 from attn_sampler.evals.study import Sample
@@ -285,23 +287,41 @@ def agreement(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     """
     out = []
     for task, settings in _grouped(samples).items():
-        names = list(settings)
-        matrix: list[list[float | None]] = [[1.0] * len(names) for _ in names]
-        for i, one in enumerate(names):
-            for j, other in enumerate(names[:i]):
-                found = [
-                    _rank(settings[one][k][0], settings[other][k][0])
-                    for k in sorted(settings[one])[:ORDERS]
-                    if k in settings[other]
-                ]
-                known = [x for x in found if not math.isnan(x)]
-                matrix[i][j] = matrix[j][i] = sum(known) / len(known) if known else None
-        out.append({"task": task, "settings": names, "matrix": matrix})
+        n, answers = len(settings), list(settings.values())
+        looked = [set(sorted(problems)[:ORDERS]) for problems in answers]
+        total, count = torch.zeros(n, n, dtype=torch.float64), torch.zeros(n, n, dtype=torch.long)
+        for k in sorted(set().union(*looked)):
+            has = [i for i, problems in enumerate(answers) if k in problems]
+            found = _alike([answers[i][k][0] for i in has])
+            known = ~found.isnan() & torch.tensor([k in looked[i] for i in has])[:, None]
+            pairs = (torch.tensor(has)[:, None], torch.tensor(has))
+            total[pairs] += found.where(known, 0.0)
+            count[pairs] += known
+        means = torch.where(count > 0, total / count, math.nan).tolist()
+        matrix = [[1.0 if i == j else _finite(means[max(i, j)][min(i, j)]) for j in range(n)] for i in range(n)]
+        out.append({"task": task, "settings": list(settings), "matrix": matrix})
     return out
 
 
-def _rank(a: Sample, b: Sample) -> float:
-    length = min(a.tokens, b.tokens)
-    if length < 2:
-        return math.nan
-    return spearman(torch.tensor(a.order[:length], dtype=torch.float64), torch.tensor(b.order[:length], dtype=torch.float64))
+def _alike(answers: Sequence[Sample]) -> Float64[Tensor, "answers answers"]:
+    """Spearman's correlation of every two orders, over the positions that both answers reach; NaN where one has no order.
+
+    Answers that end in different places share a different number of positions with each other: one product per number.
+    """
+    tokens = torch.tensor([answer.tokens for answer in answers])
+    shared = torch.minimum(tokens[:, None], tokens)
+    out = torch.full(shared.shape, math.nan, dtype=torch.float64)
+    for length in shared.unique().tolist():
+        if length < 2:
+            continue
+        reach = (tokens >= length).nonzero()[:, 0]
+        centred = ranks(torch.tensor([answers[i].order[:length] for i in reach.tolist()])) - (length - 1) / 2
+        squares = centred.square().sum(1)
+        found = centred @ centred.T / (squares[:, None] * squares).sqrt()  # 0 ÷ 0 where one is constant
+        pairs = (reach[:, None], reach)
+        out[pairs] = found.where(shared[pairs] == length, out[pairs])
+    return out
+
+
+def _finite(x: float) -> float | None:
+    return None if math.isnan(x) else x

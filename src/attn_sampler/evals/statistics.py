@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from attn_sampler.rng import uniform
@@ -20,6 +20,7 @@ __all__ = [
     "mcnemar_below",
     "paired_difference",
     "pass_at_k",
+    "ranks",
     "sign_flip",
     "spearman",
     "wilson",
@@ -131,11 +132,14 @@ def pass_at_k(n: int, solved: int, k: int) -> float:
 
 def spearman(x: Float[Tensor, " n"], y: Float[Tensor, " n"]) -> float:
     """Rank correlation, equal values sharing their mean rank; NaN where one side is constant."""
-    a, b = (_ranks(v) - (len(v) - 1) / 2 for v in (x.double(), y.double()))
+    a, b = (ranks(v) - (len(v) - 1) / 2 for v in (x, y))
     norm = a.square().sum() * b.square().sum()
     return float((a * b).sum() / norm.sqrt()) if norm > 0 else math.nan
 
 
-def _ranks(x: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    less, same = (x[:, None] > x).sum(1), (x[:, None] == x).sum(1)
-    return less + (same.double() - 1) / 2
+def ranks(x: Shaped[Tensor, "*rows n"]) -> Float64[Tensor, "*rows n"]:
+    """Ranks from 0 to n − 1 along the last axis, equal values sharing their mean rank."""
+    x = x.contiguous()
+    ordered = x.sort(-1).values
+    below, upto = (torch.searchsorted(ordered, x, right=right) for right in (False, True))
+    return (below + upto - 1).double() / 2
