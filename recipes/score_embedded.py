@@ -3,7 +3,7 @@
     python recipes/score_embedded.py --sudoku DIRECTORY --out docs/results/embedded.json
 
 ``DIRECTORY`` holds sudoku_4x4_{4,6,8,10,12}.jsonl of the Dream repository (eval/data); without it, held-out puzzles are drawn
-from the generator. Results are kept after every line of the table, so that a run can be taken up again.
+from the generator. Every answer is kept in --folder, so that a run can be taken up again.
 """
 
 from __future__ import annotations
@@ -11,29 +11,35 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import attn_sampler as ats
-from attn_sampler.evals.statistics import wilson
-from attn_sampler.evals.tasks import Problem, solved, sudoku_problems, sudoku_prompt, word_problems
+from attn_sampler.evals.card import files_of
+from attn_sampler.evals.metrics import summarise
+from attn_sampler.evals.questions import embedded
+from attn_sampler.evals.study import Sample, Setting, Study
+from attn_sampler.evals.tasks import Problem, sudoku_problems, sudoku_prompt, word_problems
 
-SETTINGS: list[tuple[str, str, dict[str, object]]] = [
-    ("confidence", "confidence", {}),
-    ("margin", "margin", {}),
-    ("entropy", "entropy", {}),
-    ("random", "random", {"seed": 0}),
-    ("left-to-right", "left-to-right", {}),
-    ("attention, sequential", "attention-sequential", {}),
-    ("attention, parallel 0.9", "attention", {}),
-    ("attention, parallel 0.9, fallback=conf", "attention", {"fallback": "conf"}),
-    ("attention, parallel 0.9, whole block", "attention", {"sub_block_length": None}),
-    ("Fast-dLLM 0.9", "fast-dllm", {}),
-    ("Fast-dLLM factor 1", "fast-dllm-factor", {}),
-    ("EB 0.1", "eb", {}),
-    ("KLASS 0.9 / 0.01", "klass", {}),
+ROOT = Path(__file__).parents[1]
+SETTINGS = [
+    Setting("confidence", "confidence"),
+    Setting("margin", "margin"),
+    Setting("entropy", "entropy"),
+    Setting("random", "random"),
+    Setting("left-to-right", "left-to-right"),
+    Setting("attention, sequential", "attention-sequential"),
+    Setting("attention, parallel 0.9", "attention"),
+    Setting("attention, parallel 0.9, fallback=conf", "attention", {"fallback": "conf"}),
+    Setting("attention, parallel 0.9, whole block", "attention", {"sub_block_length": None}),
+    Setting("Fast-dLLM 0.9", "fast-dllm"),
+    Setting("Fast-dLLM factor 1", "fast-dllm-factor"),
+    Setting("EB 0.1", "eb"),
+    Setting("KLASS 0.9 / 0.01", "klass"),
 ]
 NEW_TOKENS = 32
 
@@ -50,48 +56,56 @@ def sudokus(folder: Path | None, n: int) -> list[Problem]:
     return sudoku_problems(n, seed=1)
 
 
-def score(engine: ats.Engine, problems: list[Problem], sampler: str, options: dict[str, object]) -> dict[str, object]:
-    """Solved, forwards and tokens of one sampler on one task."""
-    params = ats.SamplingParams(sampler=sampler, max_new_tokens=NEW_TOKENS, **options)  # type: ignore[arg-type]
-    results = engine.generate([p.prompt for p in problems], params)
-    right = [solved(p, r.text) for p, r in zip(problems, results, strict=True)]
-    low, high = wilson(sum(right), len(right))
-    by = {}
-    for level in sorted({p.difficulty for p in problems}):
-        some = [ok for p, ok in zip(problems, right, strict=True) if p.difficulty == level]
-        by[str(level)] = round(sum(some) / len(some), 4)
-    forwards, tokens = sum(r.forwards for r in results), sum(r.completion_tokens for r in results)
-    return {
-        "n": len(right), "solved": sum(right), "accuracy": round(sum(right) / len(right), 4), "low": round(low, 4),
-        "high": round(high, 4), "forwards": round(forwards / len(results), 2), "tokens_per_forward": round(tokens / forwards, 2),
-        "by_difficulty": by,
-    }  # fmt: skip
+class Scores(Study):
+    """A study whose rows all have the seed 0, as in every published table; only `random` draws numbers."""
+
+    def row(self, setting: Setting, task: str, index: int = 0, draw: int = 0) -> ats.SamplingParams:
+        return replace(super().row(setting, task, index, draw), seed=0)
+
+
+def records(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str, Any]]]:
+    """task → label → what is published of it."""
+    out: dict[str, dict[str, dict[str, Any]]] = {}
+    for s in summarise(samples):
+        levels: dict[int, list[bool]] = {}
+        for answer in samples:
+            if (answer.task, answer.setting) == (s.task, s.setting):
+                levels.setdefault(answer.difficulty, []).append(answer.solved)
+        out.setdefault(s.task, {})[s.setting] = {
+            "n": s.n, "solved": sum(map(sum, levels.values())), "accuracy": round(s.accuracy, 4), "low": round(s.low, 4),
+            "high": round(s.high, 4), "forwards": round(s.forwards, 2), "tokens_per_forward": round(s.tokens_per_forward, 2),
+            "by_difficulty": {str(level): round(sum(right) / len(right), 4) for level, right in sorted(levels.items())},
+        }  # fmt: skip
+    return out
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=None)
+    parser.add_argument("--model", default=None)
     parser.add_argument("--sudoku", type=Path, default=None)
     parser.add_argument("--n", type=int, default=600, help="word problems (and drawn puzzles)")
     parser.add_argument("--every", type=int, default=1, help="take each so many-th puzzle of the directory")
     parser.add_argument("--only", type=int, default=len(SETTINGS), help="first so many settings")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "scores", help="keeps every answer; one per study")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     engine = ats.load(args.model, max_rows=64)
-    tasks = {"sudoku4": sudokus(args.sudoku, args.n)[:: args.every], "word": word_problems(args.n, seed=1)}
-    done = json.loads(args.out.read_text()) if args.out.exists() else {}
-    for label, sampler, options in SETTINGS[: args.only]:
-        for task, problems in tasks.items():
-            if label in done.get(task, {}):
-                continue
-            found = score(engine, problems, sampler, options)
-            done.setdefault(task, {})[label] = found
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(done, indent=1) + "\n")
-            print(task, label, json.dumps(found), file=sys.stderr, flush=True)
+    problems = {"sudoku4": sudokus(args.sudoku, args.n)[:: args.every], "word": word_problems(args.n, seed=1)}
+    study = Scores(
+        SETTINGS[: args.only], {task: embedded(some) for task, some in problems.items()}, {"max_new_tokens": NEW_TOKENS},
+        model=args.model or "embedded", conditions={"model_files_sha256": files_of(args.model)},
+    )  # fmt: skip
+    done = records(study.run(engine, args.folder, show))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(done, indent=1) + "\n")
     text = page(done)
     args.out.with_suffix(".md").write_text(text)
     print(text)
+
+
+def show(done: int, total: int) -> None:
+    if done % 500 == 0 or done == total:
+        print(f"{done} of {total} answers", file=sys.stderr, flush=True)
 
 
 TITLES = {"sudoku4": "4 × 4 Sudoku", "word": "Arithmetic word problems"}
