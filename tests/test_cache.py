@@ -28,7 +28,9 @@ SAMPLERS: list[dict[str, Any]] = [
     {"sampler": "attention-sequential", "norm": "global", "sub_block_length": None},
     {"sampler": "random", "k": 2},
     {"sampler": "llada2", "threshold": 0.7, "editing_threshold": 0.6, "max_post_steps": 3},
+    {"sampler": "remdm", "ratio": 0.5, "loops": 3, "k": 3},
 ]
+REVISING = (6, 7)
 
 
 @cache
@@ -71,7 +73,7 @@ def test_a_row_in_any_batch_is_that_row_alone(model: str, policy: str, rows: lis
     """Neighbours have other lengths, samplers and policies, and come and go."""
     more: dict[str, Any] = {"cache": policy} if policy == "sub-block" else {"cache": policy, "refresh_every": refresh}
     odd = policy == "sub-block"  # which takes no sampler that looks at, or revises, the whole block
-    allowed = [0 if odd and (SAMPLERS[which].get("rows") == "block" or which == 6) else which for _, which in rows]
+    allowed = [0 if odd and (SAMPLERS[which].get("rows") == "block" or which in REVISING) else which for _, which in rows]
     given = prompts([n for n, _ in rows])
     shapes = [{} if policy == "sub-block" else {"block_length": b} for b in (8, 12, 24, 6)]
     each = [params(which, **more, **shape) for which, shape in zip(allowed, shapes, strict=False)]

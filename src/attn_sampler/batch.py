@@ -281,7 +281,7 @@ class Batch:
             question.positions, question.candidates, proposal, self._quota(question), state.step_in_block, state.seed,
             state.forward, prediction.columns, prediction.pairwise, current, question.revisable,
             state.planned if isinstance(question.owner, EarlyExit) else steps, question.choice, prediction.sinks,
-            prediction.known_mass, unseen, state.block_masked, question.in_block,
+            prediction.known_mass, unseen, state.block_masked, question.in_block, state.steps_per_block > 0,
         )  # fmt: skip
         numbers = tuple(self.numbers[i] for i in question.rows)
         owners, memory = self.memories.get(question.owner, ((), {}))

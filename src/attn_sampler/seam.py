@@ -120,6 +120,7 @@ class Window:
         steps: forwards planned for the active block: the row's budget, or one per mask that the block began with.
         block_masked: masks that the active block began with.
         in_block: positions of the active block (others: beyond the row's own width, or outside where the scope is wider).
+        budgeted: rows that asked for ``steps``, so that their block has to end within them.
         choice: temperature, top-p and top-k of the rows.
     """
 
@@ -141,6 +142,7 @@ class Window:
     leave_one_out: Float[Tensor, "rows width"] | None = None
     block_masked: Int[Tensor, " rows"] | None = None
     in_block: Bool[Tensor, "rows width"] | None = None
+    budgeted: Bool[Tensor, " rows"] | None = None
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ BUILT_IN = {
     "margin": "margin:Margin",
     "pc-sampler": "pc_sampler:PcSampler",
     "random": "random:Random",
+    "remdm": "remdm:ReMdm",
     "slowfast": "slowfast:SlowFast",
     "wino": "wino:Wino",
 }
