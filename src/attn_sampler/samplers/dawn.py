@@ -9,20 +9,22 @@ do not count, nor does the diagonal; i *depends* on j where A[i, j] >= ``tau_edg
 - of the others with at least ``tau_low`` that depend on nothing in both C and D: down the confidences, every one that neither
   depends on one before it nor the other way round.
 
-Where that gives fewer than the step owes, the most confident others join. The authors' code may also overwrite the prompt's
-first token, an accident of its last loop; that cannot be reproduced here, where only masks of the active block are ever
-written.
+Where that gives fewer than the step owes, the most confident others join.
+
+The authors' last loop goes round once per position that it started with. Where dependencies have struck some out it runs out of
+positions, and then takes the first of the canvas. ``compat="reference"`` does so where that is a mask of the active block, which
+takes a template that begins with a hole; a prompt's first token, which the authors' code overwrites, is never touched here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from attn_sampler import rules, scores
-from attn_sampler.errors import check_number
+from attn_sampler.errors import check_choice, check_number
 from attn_sampler.seam import Attention, Memory, Needs, Selection, Window
 
 __all__ = ["Dawn"]
@@ -39,6 +41,8 @@ class Dawn:
         tau_induce: confidence from which a mask that depends on an anchor is committed.
         tau_low: confidence from which independent masks are.
         last: layers averaged, counted from the last.
+        compat: ``"reference"`` also commits the canvas's first position, if it is a mask of the block, when the independent
+            positions are fewer than those they were chosen from, as the authors' code does.
     """
 
     name: ClassVar[str] = "dawn"
@@ -50,6 +54,7 @@ class Dawn:
     tau_induce: float = 0.7
     tau_low: float = 0.75
     last: int = 4
+    compat: Literal["none", "reference"] = "none"
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, low=0, high=1)
@@ -58,6 +63,7 @@ class Dawn:
         check_number("tau_induce", self.tau_induce, low=0, high=1)
         check_number("tau_low", self.tau_low, low=0, high=1)
         check_number("last", self.last, low=1, integer=True)
+        check_choice("compat", self.compat, ("none", "reference"))
 
     @property
     def needs(self) -> Needs:
@@ -84,7 +90,10 @@ class Dawn:
         induced = masked & (confidence >= self.tau_induce) & (depends & anchors[:, None]).any(2)
         inside = depends.gather(2, here[:, None].expand(-1, queries, -1))
         open_ = masked & (confidence >= self.tau_low) & ~sure & ~induced & ~(inside & (sure & induced)[:, None]).any(2)
-        chosen = sure | induced | rules.independent_set(confidence, open_, inside | inside.mT)
+        apart = rules.independent_set(confidence, open_, inside | inside.mT)
+        if self.compat == "reference":  # the window begins with the canvas
+            apart = apart | (masked & (here == 0) & (open_ & ~apart).any(1, keepdim=True))
+        chosen = sure | induced | apart
         chosen = rules.at_least(chosen, confidence, masked, window.quota)
         commit = window.candidates & chosen.gather(1, (columns - first).clamp(0, queries - 1))
         return Selection(commit, everywhere)
