@@ -422,7 +422,7 @@ def test_wrong_options_are_named(name: str, options: dict[str, Any], field: str)
 
 
 def test_a_layer_that_the_model_lacks_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="layers"):
+    with pytest.raises(InvalidInputError, match=r"^layer=8: this model has 8: give indices from 0 to 7$"):
         commits("dos", layer=8)
 
 

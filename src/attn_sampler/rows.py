@@ -149,10 +149,11 @@ def _check_sampler(model: Model, params: SamplingParams) -> None:
     if wanted is not None:
         if model.num_layers == 0:
             raise InvalidInputError("sampler", params.sampler.name, "this model has no attention statistics")
-        limits = (("layers", wanted.layers, model.num_layers), ("heads", wanted.heads, model.num_heads))
-        for name, indices, size in limits:
+        limits = ((wanted.layers_option, wanted.layers, model.num_layers), ("heads", wanted.heads, model.num_heads))
+        for option, indices, size in limits:
             if indices is not None and max(indices) >= size:
-                raise InvalidInputError(name, indices, f"this model has {size}: give indices from 0 to {size - 1}")
+                given = getattr(params.sampler, option, indices)
+                raise InvalidInputError(option, given, f"this model has {size}: give indices from 0 to {size - 1}")
     counted = params.sampler.needs.vocab_size
     if counted not in (None, model.vocab_size):
         remedy = f"its options are for a vocabulary of {counted}, this model has {model.vocab_size}: make them for this model"

@@ -41,6 +41,7 @@ class Attention:
         sinks: whether each column's mean over *all* query rows of the canvas is wanted (true attention only).
         known_mass: whether the share of each query's attention that goes to unmasked positions, prompt included, is wanted
             (true attention only).
+        layers_option: the sampler's option that ``layers`` were made of, so that a message can name what was given.
     """
 
     rows: Literal["all", "masked", "block"] = "all"
@@ -53,6 +54,7 @@ class Attention:
     pairwise: bool = False
     sinks: bool = False
     known_mass: bool = False
+    layers_option: str = field(default="layers", compare=False)
 
     def __post_init__(self) -> None:
         if self.norm == "local" and (self.sinks or self.known_mass):
@@ -87,6 +89,7 @@ class Needs:
             (tokens that do are still seen).
         one_block: the method has no blocks: the whole answer is one, unless the row asks for a ``block_length``.
         vocab_size: of the only models that it works with; None for any.
+        pads: once an end token is written, the masks behind it become padding, in rows whose text ends there.
     """
 
     scope: Literal["block", "answer", "canvas"] = "block"
@@ -97,6 +100,7 @@ class Needs:
     leave_one_out: bool = False
     one_block: bool = False
     vocab_size: int | None = None
+    pads: bool = False
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Dos:
     @property
     def needs(self) -> Needs:
         layers, span = ((self.layer,), None) if self.layer is not None else (None, SPAN)
-        return Needs(attention=Attention(norm="global", layers=layers, span=span, known_mass=True))
+        return Needs(attention=Attention("all", "global", layers=layers, span=span, known_mass=True, layers_option="layer"))
 
     def select(self, window: Window, memory: Memory) -> Selection:
         score, least = window.known_mass, window.quota.clamp(min=self.k)
