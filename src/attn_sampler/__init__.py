@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from attn_sampler.errors import (
         AttnSamplerError,
         CheckpointError,
+        EntryPointError,
         InvalidInputError,
         MissingDependencyError,
         ModelOutputError,
@@ -35,6 +36,7 @@ _HOME = {
     "AttnSamplerError": "errors",
     "CheckpointError": "errors",
     "Engine": "engine",
+    "EntryPointError": "errors",
     "Frequencies": "frequencies",
     "Hole": "text",
     "InvalidInputError": "errors",
@@ -54,6 +56,7 @@ __all__ = [
     "AttnSamplerError",
     "CheckpointError",
     "Engine",
+    "EntryPointError",
     "Frequencies",
     "Hole",
     "InvalidInputError",

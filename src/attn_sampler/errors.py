@@ -4,6 +4,7 @@ AttnSamplerError
 ├── InvalidInputError       a value that the caller gave is wrong (also a ValueError)
 │   └── UnknownNameError    a name (sampler, option, model family) that does not exist; suggests the nearest one
 ├── CheckpointError         a model directory that cannot be loaded: what is wrong with it, file by file
+├── EntryPointError         a sampler or early exit of another package cannot be used; names the package
 ├── RowError                one row failed; the others can go on
 │   ├── ModelOutputError    the model returned something that no token can be chosen from (NaN)
 │   └── SamplerError        a sampler broke its contract (committed nothing, or outside its candidates)
@@ -19,6 +20,7 @@ from collections.abc import Iterable
 __all__ = [
     "AttnSamplerError",
     "CheckpointError",
+    "EntryPointError",
     "InvalidInputError",
     "MissingDependencyError",
     "ModelOutputError",
@@ -65,6 +67,20 @@ class UnknownNameError(InvalidInputError):
 
 class CheckpointError(AttnSamplerError):
     """A model directory that cannot be loaded."""
+
+
+class EntryPointError(AttnSamplerError):
+    """What another package registers under an entry point cannot be used.
+
+    Attributes:
+        name: of the entry point, as it was asked for.
+        package: the distribution that registers it.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, name: str, package: str, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}: {remedy}")
+        self.name, self.package, self.remedy = name, package, remedy
 
 
 class RowError(AttnSamplerError):

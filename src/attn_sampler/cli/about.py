@@ -8,15 +8,21 @@ import typer
 
 from attn_sampler import __version__
 from attn_sampler.cli.options import AsJson
+from attn_sampler.errors import EntryPointError
 
 __all__ = ["env", "samplers"]
 
 
 def samplers(as_json: AsJson = False) -> None:
-    """List the samplers, their options with defaults, their papers."""
+    """List the samplers, their options with defaults, their papers. Those of other packages that are broken go to stderr."""
     from attn_sampler import samplers as registry
 
-    found = [registry.describe(name) for name in registry.names()]
+    found: list[dict[str, object]] = []
+    for name in registry.names():
+        try:
+            found.append(registry.describe(name))
+        except EntryPointError as error:
+            typer.echo(f"left out: {error}", err=True)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -17,7 +17,8 @@ from attn_sampler.seam import EarlyExit
 
 __all__ = ["build", "find", "names", "parse"]
 
-REGISTRY = Registry("early_exit", __name__, "attn_sampler.exits", {"prophet": "prophet:Prophet", "sched": "sched:Sched"})
+BUILT_IN = {"prophet": "prophet:Prophet", "sched": "sched:Sched"}
+REGISTRY = Registry("early_exit", __name__, "attn_sampler.exits", BUILT_IN, EarlyExit)
 
 
 def names() -> list[str]:

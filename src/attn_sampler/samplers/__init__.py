@@ -53,7 +53,7 @@ BUILT_IN = {
     "slowfast": "slowfast:SlowFast",
     "wino": "wino:Wino",
 }
-REGISTRY = Registry("sampler", __name__, "attn_sampler.samplers", BUILT_IN)
+REGISTRY = Registry("sampler", __name__, "attn_sampler.samplers", BUILT_IN, Sampler)
 
 
 def names() -> list[str]:
