@@ -217,6 +217,20 @@ def test_settings() -> None:
     assert [s.options["sub_block_length"] for s in lists] == [None, 8, None, 8]
 
 
+def test_a_series_varies_in_one_number() -> None:
+    """Two options swept together are no curve: sorted by speed their points zig-zag between the values of the other option."""
+    both = settings(["attention"], ["threshold=0.95,0.9,0.8", "fallback=score,conf"])
+    assert [s.series for s in both] == ["attention fallback=score", "attention fallback=conf"] * 3
+    assert [s.label for s in both][:2] == ["attention threshold=0.95 fallback=score", "attention threshold=0.95 fallback=conf"]
+    numbers = settings(["attention-fixed"], ["k=1,2", "score_threshold=0.8,0.9,1"])
+    assert {s.series for s in numbers} == {"attention-fixed k=1", "attention-fixed k=2"}, "along the number with the most values"
+    words = settings(["attention"], ["fallback=score,conf"])
+    assert [s.series for s in words] == [s.label for s in words], "no number, no curve"
+    with_none = settings(["attention"], ["sub_block_length=none,8", "threshold=0.8,0.9"])
+    assert {s.series for s in with_none} == {"attention sub_block_length=none", "attention sub_block_length=8"}
+    assert {s.series for s in settings(["attention"], ["threshold=0.9"])} == {"attention threshold=0.9"}
+
+
 @pytest.mark.parametrize(
     ("samplers", "option", "message"),
     [

@@ -28,6 +28,7 @@ from attn_sampler.evals.statistics import (
     wilson,
 )  # fmt: skip
 from attn_sampler.evals.study import Sample
+from attn_sampler.evals.sweep import settings as settings_of
 
 SAMPLE = Sample(
     task="word", setting="a", index=0, draw=0, seed=1, difficulty=1, prompt="p", text="t", solved=True, detail={}, tokens=12,
@@ -178,6 +179,19 @@ def test_aup_of_a_series_is_measured_by_the_best_of_the_task() -> None:
     w = math.exp(-3 * (1 - 0.6 / 0.8))
     assert [(x["series"], x["settings"]) for x in found] == [("a", 1), ("b", 2)]
     assert [x["aup"] for x in found] == pytest.approx([80.0, 60 + 2 * 60 * w])
+
+
+def test_aup_of_two_swept_options_is_that_of_each_curve() -> None:
+    """Two parallel curves, half a step apart: the AUP of each is that of its own points, not that of all sorted together."""
+    labels = settings_of(["attention"], ["threshold=0.95,0.9,0.8", "fallback=score,conf"])
+    shape = {"score": ((4, 9), (3, 8), (2, 7)), "conf": ((5, 10), (4, 9), (3, 8))}  # (forwards, problems solved of 10)
+    points = {s.label: shape[str(s.options["fallback"])][(0.95, 0.9, 0.8).index(s.options["threshold"])] for s in labels}
+    some = [sample(label, i, i < right, passes) for label, (passes, right) in points.items() for i in range(10)]
+    found = {x["series"]: x for x in frontiers(summarise(some), {s.label: s.series for s in labels})}
+    assert {name: x["settings"] for name, x in found.items()} == {f"attention fallback={x}": 3 for x in ("score", "conf")}
+    for fallback, curve in shape.items():
+        alone = aup([(12 / passes, right / 10) for passes, right in curve], 1.0)
+        assert found[f"attention fallback={fallback}"]["aup"] == pytest.approx(alone)
 
 
 def test_agreement_of_orders() -> None:

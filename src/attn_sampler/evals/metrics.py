@@ -246,7 +246,7 @@ def aup(points: Sequence[tuple[float, float]], best: float) -> float:
     than 5 below y₁: ρ₁ y₁ + Σ ½ (ρᵢ − ρᵢ₋₁) (yᵢ W(yᵢ) + yᵢ₋₁ W(yᵢ₋₁)), where W(y) = min(1, exp(−3 (1 − y / best))).
 
     Args:
-        points: (tokens per forward, accuracy from 0 to 1) of the settings of one sampler.
+        points: (tokens per forward, accuracy from 0 to 1) of the settings of one sampler that differ in one number.
         best: highest accuracy of all methods compared, from 0 to 1; values with different ``best`` do not compare.
     """
     if not points or best <= 0:

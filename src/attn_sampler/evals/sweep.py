@@ -98,16 +98,29 @@ def _parts(sampler: str, option: str, text: str) -> list[str]:
 
 
 def _combinations(name: str, options: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    swept = [option for option, values in options.items() if len(values) > 1]
-    fixed = {option: values[0] for option, values in options.items() if len(values) == 1}
-    series = " ".join([name, *(f"{option}={shown(value)}" for option, value in fixed.items())])
+    """Every combination. Settings that differ in one number only, the one with the most values, are a series: a line of a plot
+    and a curve of the AUP. Values of another option are another curve, and a line through both would say nothing.
+    """
+    values = {option: list(dict.fromkeys(found)) for option, found in options.items()}
+    swept = [option for option, found in options.items() if len(found) > 1]
+    numbers = [option for option in swept if all(_is_number(value) for value in values[option])]
+    along = max(numbers, key=lambda option: len(values[option]), default=None)
+    fixed = {option: found[0] for option, found in values.items() if option not in swept}
     out = []
-    for values in itertools.product(*(dict.fromkeys(options[option]) for option in swept)):
-        chosen = dict(zip(swept, values, strict=True))
-        label = " ".join([series, *(f"{option}={shown(value)}" for option, value in chosen.items())])
+    for combination in itertools.product(*(values[option] for option in swept)):
+        chosen = dict(zip(swept, combination, strict=True))
         registry.build(name, fixed | chosen)  # a value out of its range is said now
-        out.append(Setting(label, name, fixed | chosen, series))
+        series = fixed | {option: value for option, value in chosen.items() if option != along}
+        out.append(Setting(_label(name, fixed | chosen), name, fixed | chosen, _label(name, series)))
     return out
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _label(name: str, options: Mapping[str, Any]) -> str:
+    return " ".join([name, *(f"{option}={shown(value)}" for option, value in options.items())])
 
 
 def shown(value: Any) -> str:
