@@ -67,6 +67,7 @@ def calibrate(
     from attn_sampler.evals.card import card, files_of
     from attn_sampler.evals.chosen import write
     from attn_sampler.evals.questions import prints
+    from attn_sampler.evals.starts import Starts, notes
     from attn_sampler.evals.study import Study
 
     check_number("limit", limit, low=1, integer=True)
@@ -80,8 +81,12 @@ def calibrate(
     about = card(engine, model or "embedded", files, commanded(), seed)
     conditions = {key: about[key] for key in ("model_files_sha256", "dtype")} | {"quantize": loading.quantize}
     study = Study(swept, asked, seed=seed, model=model or "embedded", conditions=conditions)
+    folder = folder or output.with_name(output.name + ".run")
+    starts = Starts(folder, about)
     with bar("answers") as on_sample:
-        samples = study.run(engine, folder or output.with_name(output.name + ".run"), on_sample)
+        samples = study.run(engine, folder, on_sample, starts.begin)
+    if not starts.found:  # whoever made the answers kept no card
+        starts.begin(len(samples))
     points = calibration.frontier(samples, swept)
     base = calibration.sequential(samples, swept)
     origin = {
@@ -89,8 +94,11 @@ def calibrate(
         f"(one-sided exact McNemar test, {calibration.LEVEL})",
         "sequential": {"sampler": swept[0].sampler} | dataclasses.asdict(base),
         "frontier": [dataclasses.asdict(point) for point in points],
-        "task": asked[task].describe(), "problems": prints(asked[task]), "card": about,
+        "task": asked[task].describe(), "problems": prints(asked[task]), "card": starts.found[0].card,
+        "starts": notes(starts.found),
     }  # fmt: skip
+    for note in notes(starts.found):
+        typer.echo(note, err=True)
     chosen, best = calibration.choose(points, swept, origin)
     write(output, chosen)
     if as_json:

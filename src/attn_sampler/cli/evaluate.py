@@ -83,6 +83,7 @@ def evaluate(
     from attn_sampler.evals.evaluate import evaluate as run
     from attn_sampler.evals.evaluate import write
     from attn_sampler.evals.published import apply
+    from attn_sampler.evals.starts import notes as notes_on
     from attn_sampler.evals.study import Study
     from attn_sampler.evals.sweep import settings
 
@@ -111,6 +112,8 @@ def evaluate(
     with bar("answers") as on_sample:
         found = run(engine, study, output, about, notes, on_sample)
     files_written = write(found, output)
+    for note in notes_on(found.starts):
+        typer.echo(note, err=True)
     if as_json:
         typer.echo((output / "results.json").read_text(encoding="utf-8"), nl=False)
     else:

@@ -53,6 +53,7 @@ def card(engine: Engine, model: str, files: dict[str, str], command: Sequence[st
         "model_files_sha256": files,
         "attn_sampler": attn_sampler.__version__,
         "git_commit": _commit(),
+        "source_sha256": _source(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -104,6 +105,14 @@ def _commit() -> str | None:
         return None
     commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no", ".")
     return commit if not commit or not changed else f"{commit}-dirty"
+
+
+def _source() -> str:
+    """SHA-256 of this package's source: two states of the same commit with ``-dirty`` behind it are told apart."""
+    folder = Path(attn_sampler.__file__).parent
+    files = sorted(folder.rglob("*.py"))
+    listed = "".join(f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n" for file in files)
+    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def lines(card: dict[str, Any]) -> list[tuple[str, str]]:

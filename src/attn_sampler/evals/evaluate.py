@@ -14,6 +14,7 @@ from attn_sampler.evals import cost, metrics
 from attn_sampler.evals.folder import append, read_lines, write_whole
 from attn_sampler.evals.pages import Picture, markdown, page
 from attn_sampler.evals.report import Evaluation, blocks
+from attn_sampler.evals.starts import Starts, changes
 from attn_sampler.evals.study import Study
 
 __all__ = ["FORMAT", "VERSION", "evaluate", "write"]
@@ -29,21 +30,30 @@ def evaluate(
     notes: tuple[str, ...] = (),
     on_sample: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Run what the folder lacks, and say what all of it says. See `Study.run`."""
-    samples = study.run(engine, folder, on_sample)
+    """Run what the folder lacks, and say what all of it says. See `Study.run`.
+
+    Args:
+        card: of this start; the report has that of the first start that did something, and what the others had otherwise.
+    """
+    starts = Starts(folder, card)
+    samples = study.run(engine, folder, on_sample, starts.begin)
     summaries = metrics.summarise(samples)
     series = {setting.label: setting.series or setting.label for setting in study.settings}
     courses: dict[str, dict[str, Any]] = {}
     for line in read_lines(folder / "examples.jsonl"):
         courses.setdefault(line["task"], {})[line["setting"]] = {"length": line["length"], "steps": line["steps"]}
+    costs = _costs(engine, study, folder / "costs.jsonl", lambda: starts.begin(len(samples)))
+    if not starts.found:  # whoever made the answers kept no card
+        starts.begin(len(samples))
     return Evaluation(
-        card, series, summaries, metrics.compare(samples), metrics.frontiers(summaries, series), metrics.agreement(samples),
-        _costs(engine, study, folder / "costs.jsonl"), courses,
+        starts.found[0].card, series, summaries, metrics.compare(samples), metrics.frontiers(summaries, series),
+        metrics.agreement(samples), costs, courses,
         {name: {**asked.describe(), "source": asked.source} for name, asked in study.tasks.items()}, samples, notes,
+        starts.found,
     )  # fmt: skip
 
 
-def _costs(engine: Engine, study: Study, file: Path) -> dict[str, dict[str, dict[str, float]]]:
+def _costs(engine: Engine, study: Study, file: Path, on_start: Callable[[], None]) -> dict[str, dict[str, dict[str, float]]]:
     """Shares of the time of every setting on every task; what the file holds is not measured again."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for line in read_lines(file):
@@ -53,6 +63,7 @@ def _costs(engine: Engine, study: Study, file: Path) -> dict[str, dict[str, dict
             for task, asked in study.tasks.items():
                 if setting.label in found.get(task, {}):
                     continue
+                on_start()
                 prompts = [asked.prompt(problem) for problem in asked.problems[: engine.max_rows]]
                 shares = cost.shares(engine, prompts, study.row(setting, task), asked.chat)
                 append(out, {"task": task, "setting": setting.label, "shares": shares})
@@ -65,6 +76,10 @@ def write(found: Evaluation, folder: Path) -> list[Path]:
     parts = blocks(found)
     results = {
         "format": FORMAT, "version": VERSION, "card": found.card, "tasks": found.tasks,
+        "starts": [
+            {"began": start.began, "answers": start.answers, "command": start.card["command"], "changed": changed}
+            for start, changed in zip(found.starts, changes(found.starts), strict=True)
+        ],
         "series": found.series, "notes": list(found.notes),
         "results": [dataclasses.asdict(s) | {"cost": found.costs.get(s.task, {}).get(s.setting, {})} for s in found.summaries],
         "comparisons": [dataclasses.asdict(c) for c in found.comparisons],

@@ -11,6 +11,8 @@ from attn_sampler import plots
 from attn_sampler.evals import card as cards
 from attn_sampler.evals.metrics import Comparison, Summary
 from attn_sampler.evals.pages import Block, Code, Heading, Picture, Table, Text, markdown
+from attn_sampler.evals.starts import Start, changes
+from attn_sampler.evals.starts import notes as notes_on
 from attn_sampler.evals.study import Sample
 
 __all__ = ["Evaluation", "blocks", "table"]
@@ -31,6 +33,7 @@ class Evaluation:
         courses: task → setting → course of the first problem.
         tasks: task → what was asked (`Questions.describe`), with its source.
         notes: what a reader has to know beside the numbers.
+        starts: of the run, with their cards; ``card`` is that of the first one.
     """
 
     card: Mapping[str, Any]
@@ -44,13 +47,14 @@ class Evaluation:
     tasks: Mapping[str, Mapping[str, Any]]
     samples: Sequence[Sample] = field(repr=False)
     notes: Sequence[str] = ()
+    starts: Sequence[Start] = ()
 
 
 def blocks(found: Evaluation) -> list[Block]:
     """The whole report, with its title."""
     tasks = list(dict.fromkeys(s.task for s in found.summaries))
     out: list[Block] = [Heading(f"{found.card['model']}: {', '.join(tasks)}", 1), Text(_conditions(found))]
-    out += [Text(note) for note in found.notes]
+    out += [Text(note) for note in (*notes_on(found.starts), *found.notes)]
     for task in tasks:
         some = [s for s in found.summaries if s.task == task]
         out += [Heading(f"{task}: {some[0].n} problems" + (f", {some[0].draws} answers each" if some[0].draws > 1 else ""))]
@@ -66,6 +70,7 @@ def blocks(found: Evaluation) -> list[Block]:
     out += [Heading("Tasks"), _tasks(found)]
     out += [Heading("Reproduction"), Code(shlex.join(found.card["command"]))]
     out += [Table(["", ""], cards.lines({k: v for k, v in found.card.items() if k != "command"}), words=1)]
+    out += _starts(found)
     return [*out, Heading("How to read this"), *map(Text, READING)]
 
 
@@ -90,6 +95,16 @@ def _tasks(found: Evaluation) -> Table:
         for name, asked in found.tasks.items()
     ]
     return Table(["task", "version", "problems", "prompt", "rows", "source"], rows, words=3)
+
+
+def _starts(found: Evaluation) -> list[Block]:
+    """Every start, where there was more than one."""
+    rows = [
+        [start.began, str(start.answers), "; ".join(changed) or "–", shlex.join(start.card["command"])]
+        for start, changed in zip(found.starts, changes(found.starts), strict=True)
+    ]
+    header = ["started", "answers there", "otherwise than the first", "command"]
+    return [Text("Starts:"), Table(header, rows, words=2)] if len(rows) > 1 else []
 
 
 def _row(params: Mapping[str, Any]) -> str:

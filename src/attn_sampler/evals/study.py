@@ -134,11 +134,18 @@ class Study:
             "tasks": {name: q.describe() for name, q in self.tasks.items()}, "settings": rows,
         }  # fmt: skip
 
-    def run(self, engine: Engine, folder: Path, on_sample: Callable[[int, int], None] | None = None) -> list[Sample]:
+    def run(
+        self,
+        engine: Engine,
+        folder: Path,
+        on_sample: Callable[[int, int], None] | None = None,
+        on_start: Callable[[int], None] | None = None,
+    ) -> list[Sample]:
         """Answer what the folder does not hold yet; all samples, in the order of settings, tasks, problems and draws.
 
         Args:
             on_sample: called with the number of samples there are and will be, after each one.
+            on_start: called with the number of samples there are, before a missing one is answered; not where none is missing.
 
         Raises:
             InvalidInputError: the folder holds another study or is in use, or a prompt does not fit the model.
@@ -148,6 +155,8 @@ class Study:
             claim(folder, "study.json", self.describe())
             found = {(s.task, s.setting, s.index, s.draw): s for s in map(_sample, read_lines(folder / "samples.jsonl"))}
             read_lines(folder / "examples.jsonl")  # a torn line goes
+            if on_start is not None and len(found) < self.total:
+                on_start(len(found))
             groups = [(s, t) for s in self.settings for t in self.tasks]
             wanted = {(s.label, t): [(i, d) for i in range(len(self.tasks[t].problems)) for d in range(self.draws)]
                       for s, t in groups}  # fmt: skip
