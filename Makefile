@@ -6,7 +6,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PUZZLE ?= Sudoku:\n0200\n4302\n3401\n0004
 
-.PHONY: setup check test demo bench docs
+.PHONY: setup check test test-slow demo bench docs
 
 setup: .venv/ready
 
@@ -22,6 +22,10 @@ demo: setup
 
 test: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n logical
+
+# What takes minutes and is not in `make test`: every program and puzzle of the data sets, where their files are.
+test-slow: setup
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n logical -m slow
 
 check: setup
 	$(BIN)/ruff format --check .

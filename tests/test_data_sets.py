@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import sys
@@ -20,7 +21,8 @@ from attn_sampler.evals.tasks.gsm8k import flexible, strict
 from attn_sampler.evals.tasks.humaneval import program as completed
 from attn_sampler.evals.tasks.math500 import final_answer
 from attn_sampler.evals.tasks.mbpp import program as written
-from attn_sampler.evals.tasks.sudoku9 import UNITS, sudoku9_solved
+from attn_sampler.evals.tasks.sudoku9 import sudoku9_solved
+from grids import solution
 
 SAMPLES = Path(__file__).parent / "samples"
 DATA = Path(os.environ.get("ATTN_SAMPLER_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -34,27 +36,9 @@ RUN = [name for name in SIZES if find(name).runs_code]
 KNOWN_TO_FAIL = {"mbpp/123", "mbpp-sanitized/123"}
 
 
-def solution(problem: Problem) -> str:
-    """A 9 x 9 grid by search, for puzzles that come without one; the cell with the fewest candidates first."""
-    cells = "".join(problem.prompt.split())
-    peers = [{j for unit in UNITS if i in unit for j in unit} for i in range(81)]
-
-    def fill(cells: str) -> str | None:
-        empty = [i for i in range(81) if cells[i] == "0"]
-        if not empty:
-            return cells
-        left = {i: set("123456789") - {cells[j] for j in peers[i]} for i in empty}
-        i = min(empty, key=lambda i: len(left[i]))
-        return next((done for d in sorted(left[i]) if (done := fill(cells[:i] + d + cells[i + 1 :]))), None)
-
-    found = fill(cells)
-    assert found
-    return found
-
-
 def failures(task: Task, problems: list[Problem]) -> set[str]:
     return {
-        problem.id for problem in problems if not task.score(problem, problem.answer or solution(problem), allow_code=True).solved
+        p.id for p in problems if not task.score(p, p.answer or solution(p.prompt), allow_code=True).solved
     }  # fmt: skip
 
 
@@ -71,8 +55,7 @@ def test_reference_answers_of_a_few_problems_score_100_percent(name: str) -> Non
 def test_reference_answers_of_the_whole_data_set_score_100_percent(name: str) -> None:
     problems = whole(name)
     assert len(problems) == SIZES[name]
-    some = problems if name != "sudoku9" else [p for p in problems if p.id.startswith("sudoku-easy50")][::10]
-    assert not failures(find(name), some)
+    assert not failures(find(name), problems[::5] if name == "sudoku9" else problems)  # those come without answers
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -80,6 +63,17 @@ def test_reference_programs_of_every_20th_problem_pass(name: str) -> None:
     problems = whole(name)
     assert len(problems) == SIZES[name]
     assert not failures(find(name), problems[::20])
+
+
+def test_no_4_x_4_puzzle_of_the_data_set_is_one_that_the_embedded_model_was_trained_on() -> None:
+    left_out = set((Path(__file__).parents[1] / "recipes" / "heldout_sudoku.txt").read_text().split())
+    cells = ["".join(p.prompt.removeprefix("Sudoku:").split()) for p in whole("sudoku4")]
+    assert {hashlib.sha256(c.encode()).hexdigest()[:16] for c in cells} <= left_out
+
+
+@pytest.mark.slow
+def test_a_grid_is_found_for_every_9_x_9_puzzle_and_scores() -> None:
+    assert not failures(find("sudoku9"), whole("sudoku9"))
 
 
 @pytest.mark.slow
