@@ -141,9 +141,9 @@ def test_differences_say_where() -> None:
     assert re.fullmatch('a was …x+yesz+…, is …x+no"', long), "long values are shown where they differ"
 
 
-def test_what_does_not_fit_is_said_before_anything_is_spent(engine: Engine, tmp_path: Path) -> None:
-    long = dataclasses.replace(problems("word", 1, 3)[0], prompt="apples " * 600, id="word/7")
-    asked = Study([Setting("sure", "confidence")], {"word": embedded([*problems("word", 2, 3), long])})
+def test_what_is_wrong_is_said_before_anything_is_spent(engine: Engine, tmp_path: Path) -> None:
+    wrong = dataclasses.replace(problems("word", 1, 3)[0], prompt="", id="word/7")
+    asked = Study([Setting("sure", "confidence")], {"word": embedded([*problems("word", 2, 3), wrong])})
     with pytest.raises(InvalidInputError, match="word/7"):
         asked.run(engine, tmp_path)
     assert engine.unfinished == 0

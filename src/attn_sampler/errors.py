@@ -2,7 +2,8 @@
 
 AttnSamplerError
 ├── InvalidInputError       a value that the caller gave is wrong (also a ValueError)
-│   └── UnknownNameError    a name (sampler, option, model family) that does not exist; suggests the nearest one
+│   ├── UnknownNameError    a name (sampler, option, model family) that does not exist; suggests the nearest one
+│   └── TooLongError        a prompt and the new tokens do not fit the model's context
 ├── CheckpointError         a model directory that cannot be loaded: what is wrong with it, file by file
 ├── EntryPointError         a sampler or early exit of another package cannot be used; names the package
 ├── RowError                one row failed; the others can go on
@@ -26,6 +27,7 @@ __all__ = [
     "ModelOutputError",
     "RowError",
     "SamplerError",
+    "TooLongError",
     "UnknownNameError",
     "check_choice",
     "check_number",
@@ -63,6 +65,20 @@ class UnknownNameError(InvalidInputError):
         hint = f"did you mean {near[0]!r}? " if near else ""
         super().__init__(field, value, f"{hint}known: {', '.join(known) or 'none'}")
         self.suggestion = near[0] if near else None
+
+
+class TooLongError(InvalidInputError):
+    """A prompt and the new tokens do not fit the model's context.
+
+    Attributes:
+        given, new: tokens of the prompt; tokens that were to be written.
+        context: of the model, tokens.
+    """
+
+    def __init__(self, field: str, given: int, new: int, context: int) -> None:
+        remedy = f"with {new} new tokens that is longer than the context of {context}: shorten it, or ask for fewer"
+        super().__init__(field, f"{given} tokens", f"{remedy} (max_new_tokens, --max-new-tokens)")
+        self.given, self.new, self.context = given, new, context
 
 
 class CheckpointError(AttnSamplerError):

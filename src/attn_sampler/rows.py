@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attn_sampler.errors import InvalidInputError
+from attn_sampler.errors import InvalidInputError, TooLongError
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
 from attn_sampler.text import Hole, Prompt, Transcript, encode, parse_template
@@ -100,8 +100,7 @@ def _check_ids(model: Model, field: str, ids: Sequence[int]) -> None:
 
 def _check_length(model: Model, given: int, new: int) -> None:
     if given + new > model.context_length:
-        remedy = f"with {new} new tokens that is longer than the context of {model.context_length}; shorten one of them"
-        raise InvalidInputError("prompt", f"{given} tokens", remedy)
+        raise TooLongError("prompt", given, new, model.context_length)
 
 
 def _row(

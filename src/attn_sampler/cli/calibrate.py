@@ -66,7 +66,7 @@ def calibrate(
     from attn_sampler.evals import calibrate as calibration
     from attn_sampler.evals.card import card, files_of
     from attn_sampler.evals.chosen import write
-    from attn_sampler.evals.questions import prints
+    from attn_sampler.evals.questions import for_context, prints
     from attn_sampler.evals.starts import Starts, notes
     from attn_sampler.evals.study import Study
 
@@ -78,6 +78,7 @@ def calibrate(
     swept = calibration.candidates(sampler, option or (), against)
     files = files_of(model, loading.adapter)
     engine = load_engine(model, loading, max_rows=max_rows)
+    asked = {name: for_context(questions, engine.model.context_length) for name, questions in asked.items()}
     about = card(engine, model or "embedded", files, commanded(), seed)
     conditions = {key: about[key] for key in ("model_files_sha256", "dtype")} | {"quantize": loading.quantize}
     study = Study(swept, asked, seed=seed, model=model or "embedded", conditions=conditions)

@@ -83,6 +83,8 @@ def evaluate(
     from attn_sampler.evals.evaluate import evaluate as run
     from attn_sampler.evals.evaluate import write
     from attn_sampler.evals.published import apply
+    from attn_sampler.evals.questions import for_context
+    from attn_sampler.evals.report import unfit
     from attn_sampler.evals.starts import notes as notes_on
     from attn_sampler.evals.study import Study
     from attn_sampler.evals.sweep import settings
@@ -104,6 +106,7 @@ def evaluate(
     model = model or (None if applied is None else applied.model)
     files = files_of(model, loading.adapter)
     engine = load_engine(model, loading, max_rows=max_rows)
+    asked = {name: for_context(questions, engine.model.context_length) for name, questions in asked.items()}
     about = card(engine, model or "embedded", files, commanded(), seed)
     conditions = {key: about[key] for key in ("model_files_sha256", "dtype", "device", "max_rows")} | {
         "quantize": loading.quantize
@@ -112,7 +115,7 @@ def evaluate(
     with bar("answers") as on_sample:
         found = run(engine, study, output, about, notes, on_sample)
     files_written = write(found, output)
-    for note in notes_on(found.starts):
+    for note in (*(note for task in asked for note in unfit(found, task)), *notes_on(found.starts)):
         typer.echo(note, err=True)
     if as_json:
         typer.echo((output / "results.json").read_text(encoding="utf-8"), nl=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from attn_sampler.evals.folder import append, read_lines, write_whole
 from attn_sampler.evals.pages import Picture, markdown, page
 from attn_sampler.evals.report import Evaluation, blocks
 from attn_sampler.evals.starts import Starts, changes
-from attn_sampler.evals.study import Study
+from attn_sampler.evals.study import Sample, Study
 
 __all__ = ["FORMAT", "VERSION", "evaluate", "write"]
 
@@ -42,7 +42,7 @@ def evaluate(
     courses: dict[str, dict[str, Any]] = {}
     for line in read_lines(folder / "examples.jsonl"):
         courses.setdefault(line["task"], {})[line["setting"]] = {"length": line["length"], "steps": line["steps"]}
-    costs = _costs(engine, study, folder / "costs.jsonl", lambda: starts.begin(len(samples)))
+    costs = _costs(engine, study, samples, folder / "costs.jsonl", lambda: starts.begin(len(samples)))
     if not starts.found:  # whoever made the answers kept no card
         starts.begin(len(samples))
     return Evaluation(
@@ -53,9 +53,12 @@ def evaluate(
     )  # fmt: skip
 
 
-def _costs(engine: Engine, study: Study, file: Path, on_start: Callable[[], None]) -> dict[str, dict[str, dict[str, float]]]:
+def _costs(
+    engine: Engine, study: Study, samples: Sequence[Sample], file: Path, on_start: Callable[[], None]
+) -> dict[str, dict[str, dict[str, float]]]:
     """Shares of the time of every setting on every task; what the file holds is not measured again."""
     found: dict[str, dict[str, dict[str, float]]] = {}
+    long = {(s.task, s.index) for s in samples if s.finish_reason == "too_long"}
     for line in read_lines(file):
         found.setdefault(line["task"], {})[line["setting"]] = line["shares"]
     with file.open("a", encoding="utf-8") as out:
@@ -64,7 +67,9 @@ def _costs(engine: Engine, study: Study, file: Path, on_start: Callable[[], None
                 if setting.label in found.get(task, {}):
                     continue
                 on_start()
-                prompts = [asked.prompt(problem) for problem in asked.problems[: engine.max_rows]]
+                prompts = [asked.prompt(problem) for i, problem in enumerate(asked.problems) if (task, i) not in long][
+                    : engine.max_rows
+                ]
                 shares = cost.shares(engine, prompts, study.row(setting, task), asked.chat)
                 append(out, {"task": task, "setting": setting.label, "shares": shares})
                 found.setdefault(task, {})[setting.label] = shares

@@ -33,6 +33,7 @@ __all__ = ["Comparison", "Summary", "agreement", "aup", "compare", "frontiers", 
 AUP_ALPHA, AUP_DROP = 3.0, 5.0  # d3LLM's, the second in points of accuracy
 LEVEL = 0.05  # of a false alarm
 ORDERS = 200  # problems whose orders are compared
+TOO_LONG = "too_long"
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Summary:
         accuracy: share of the answers that are right, each problem counting the same (so with one answer each: pass@1).
         low, high: its 95 % interval: Wilson's with one answer per problem, else a bootstrap over problems.
         pass_at_k: k → chance that k answers of a problem hold a right one; k = 1, 2, 4 … and all draws.
-        forwards: mean per answer.
-        tokens: mean per answer, up to the first end-of-sequence token.
+        forwards: mean per answer, without those that were too long.
+        tokens: likewise, up to the first end-of-sequence token.
         tokens_per_forward: all tokens ÷ all forward passes; `tpf_low` to `tpf_high` is its 95 % bootstrap interval.
         seconds: time of the engine for the whole group, batch by batch; not a sum over rows.
         tokens_per_s: all tokens ÷ seconds.
@@ -55,6 +56,7 @@ class Summary:
         better, worse: problems that only this setting solves, and only the first setting of the study (one answer each).
         p: of this comparison, as in `Comparison`; None for the first setting.
         errors: answers that failed in the engine; they count as wrong.
+        too_long: answers for which prompt and new tokens do not fit the context; they count as wrong, too.
         details: means of the scorer's other numbers and verdicts, e.g. ``"strict"`` beside ``"flexible"``.
     """
 
@@ -81,6 +83,7 @@ class Summary:
     worse: int
     p: float | None
     errors: int
+    too_long: int
     details: Mapping[str, float]
 
 
@@ -138,6 +141,7 @@ def _summary(task: str, setting: str, problems: Mapping[int, Sequence[Sample]], 
     answers = [answer for some in problems.values() for answer in some]
     n, draws = len(problems), min(map(len, problems.values()))
     rates = _rates(problems)
+    ran = [a for a in answers if a.finish_reason != TOO_LONG]
     if draws == 1:
         low, high = wilson(sum(a.solved for a in answers), n)
     else:
@@ -145,9 +149,9 @@ def _summary(task: str, setting: str, problems: Mapping[int, Sequence[Sample]], 
     tokens, forwards = _per_problem(problems, "tokens"), _per_problem(problems, "forwards")
     total, passes = float(tokens.sum()), float(forwards.sum())
     seconds = sum(a.batch_s for a in answers)
-    latency = sorted(a.elapsed_s for a in answers if a.finish_reason != "error") or [math.nan]
+    latency = sorted(a.elapsed_s for a in ran if a.finish_reason != "error") or [math.nan]
     ks = sorted({*(2**i for i in range(draws.bit_length())), draws})
-    likelihoods = [a.log_likelihood for a in answers if a.log_likelihood is not None]
+    likelihoods = [a.log_likelihood for a in ran if a.log_likelihood is not None]
     peaks = [a.peak_bytes for a in answers if a.peak_bytes is not None]
     tpf = bootstrap_ratio(tokens, forwards) if passes else (0.0, 0.0)
     return Summary(
@@ -156,13 +160,13 @@ def _summary(task: str, setting: str, problems: Mapping[int, Sequence[Sample]], 
             k: sum(pass_at_k(len(some), sum(a.solved for a in some), k) for some in problems.values()) / n
             for k in ks if k <= draws
         },
-        forwards=passes / len(answers), tokens=total / len(answers), tokens_per_forward=total / passes if passes else 0.0,
+        forwards=passes / max(1, len(ran)), tokens=total / max(1, len(ran)), tokens_per_forward=total / passes if passes else 0.0,
         tpf_low=tpf[0], tpf_high=tpf[1], seconds=seconds, tokens_per_s=total / seconds if seconds else 0.0,
         latency_p50_s=_percentile(latency, 0.5), latency_p95_s=_percentile(latency, 0.95),
         peak_bytes=max(peaks, default=None),
-        log_likelihood=sum(likelihoods) / len(answers) if len(likelihoods) == len(answers) else None,
+        log_likelihood=sum(likelihoods) / len(ran) if 0 < len(likelihoods) == len(ran) else None,
         better=against.better if against else 0, worse=against.worse if against else 0, p=against.p if against else None,
-        errors=sum(a.finish_reason == "error" for a in answers), details=_details(answers),
+        errors=sum(a.finish_reason == "error" for a in answers), too_long=len(answers) - len(ran), details=_details(answers),
     )  # fmt: skip
 
 
@@ -223,7 +227,7 @@ def _pair(
     passes = _mean_forwards(mine) - _mean_forwards(theirs)
     values = torch.stack([torch.tensor(change, dtype=torch.float64), passes], 1)
     low, high = (x.tolist() for x in bootstrap(values))
-    mean = values.mean(0).tolist()
+    mean = values.nanmean(0).tolist()
     if all(len(some) == 1 for x in (mine, theirs) for some in x.values()):
         p = mcnemar(better, worse)
         right = sum(x + y == 2 for x, y in zip(a, b, strict=True))
@@ -236,7 +240,9 @@ def _pair(
 
 
 def _mean_forwards(problems: Mapping[int, Sequence[Sample]]) -> Any:
-    return _per_problem(problems, "forwards") / torch.tensor([len(problems[i]) for i in sorted(problems)])
+    """Per answer; NaN for a problem that was too long."""
+    count = [math.nan if problems[i][0].finish_reason == TOO_LONG else len(problems[i]) for i in sorted(problems)]
+    return _per_problem(problems, "forwards") / torch.tensor(count, dtype=torch.float64)
 
 
 def aup(points: Sequence[tuple[float, float]], best: float) -> float:

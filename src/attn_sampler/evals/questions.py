@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from attn_sampler.evals import tasks
 from attn_sampler.evals.tasks import Problem, Prompt, Score, Task
 
-__all__ = ["Questions", "embedded", "prints", "questions"]
+__all__ = ["Questions", "embedded", "for_context", "prints", "questions"]
 
 NEW_TOKENS = {"word": 32, "sudoku4": 32}  # where nothing else says it; of all other tasks:
 MANY_TOKENS = 256
+PART = 4  # of the context: what the default leaves to prompts is three times as much
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Questions:
         chat: as `Engine.admit` takes it: None makes text a user message where the checkpoint has a chat template.
         note: what tells these questions from others beside the problems: version, style; plain JSON types.
         source: where the problems come from, for the report.
+        length_given: somebody asked for ``max_new_tokens``; else it is the task's default, which `for_context` may shorten.
     """
 
     problems: Sequence[Problem]
@@ -37,6 +39,7 @@ class Questions:
     chat: bool | None = None
     note: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    length_given: bool = True
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON types; other problems or other prompts give another digest."""
@@ -44,6 +47,14 @@ class Questions:
         digest = hashlib.sha256(text.encode()).hexdigest()
         chat = {} if self.chat is None else {"chat": self.chat}
         return {"n": len(self.problems), "sha256": digest, "params": dict(self.params), **chat, **self.note}
+
+
+def for_context(asked: Questions, context: int) -> Questions:
+    """With at most a quarter of the context as new tokens, where nobody asked for a number: room for the prompts."""
+    most = max(1, context // PART)
+    if asked.length_given or asked.params["max_new_tokens"] <= most:
+        return asked
+    return replace(asked, params={**asked.params, "max_new_tokens": most})
 
 
 def prints(questions: Questions) -> list[str]:
@@ -93,4 +104,5 @@ def questions(
         chat,
         {"version": task.version, "style": style},
         task.source,
+        "max_new_tokens" in (params or {}),
     )

@@ -9,16 +9,18 @@ from typing import Any
 
 from attn_sampler import plots
 from attn_sampler.evals import card as cards
-from attn_sampler.evals.metrics import Comparison, Summary
+from attn_sampler.evals.metrics import TOO_LONG, Comparison, Summary
 from attn_sampler.evals.pages import Block, Code, Heading, Picture, Table, Text, markdown
 from attn_sampler.evals.starts import Start, changes
 from attn_sampler.evals.starts import notes as notes_on
 from attn_sampler.evals.study import Sample
 
-__all__ = ["Evaluation", "blocks", "table"]
+__all__ = ["Evaluation", "blocks", "table", "unfit"]
 
 PANELS = 6  # settings in a picture with a panel each
 MATRIX = 14  # settings in a matrix
+LISTED = 20  # problems named in a sentence
+FAULTS = {"errors": "failed", "too_long": "too long"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def blocks(found: Evaluation) -> list[Block]:
     for task in tasks:
         some = [s for s in found.summaries if s.task == task]
         out += [Heading(f"{task}: {some[0].n} problems" + (f", {some[0].draws} answers each" if some[0].draws > 1 else ""))]
+        out += [Text(note) for note in unfit(found, task)]
         out += [
             _accuracy(some),
             *_pass_at_k(some),
@@ -97,6 +100,20 @@ def _tasks(found: Evaluation) -> Table:
     return Table(["task", "version", "problems", "prompt", "rows", "source"], rows, words=3)
 
 
+def unfit(found: Evaluation, task: str) -> list[str]:
+    """What to say of the problems that do not fit the model's context; nothing where all of them do."""
+    long = sorted({s.index for s in found.samples if s.task == task and s.finish_reason == TOO_LONG})
+    if not long:
+        return []
+    listed = ", ".join(str(i) for i in long[:LISTED]) + (" …" if len(long) > LISTED else "")
+    new = found.tasks[task]["params"].get("max_new_tokens", "so many")
+    return [
+        f"{task}: {len(long)} of {found.tasks[task]['n']} problems do not fit the model's context with {new} new tokens "
+        f"(by index: {listed}). They count as unsolved, and not in the means of forward passes, tokens and latency. Fewer new "
+        "tokens (--max-new-tokens) or a shorter --style make room."
+    ]
+
+
 def _starts(found: Evaluation) -> list[Block]:
     """Every start, where there was more than one."""
     rows = [
@@ -115,11 +132,11 @@ def _accuracy(some: Sequence[Summary]) -> Table:
     rows = [
         [s.setting, _percent(s.accuracy), f"{100 * s.low:.1f} – {100 * s.high:.1f}", f"{s.forwards:.1f}", f"{s.tokens:.1f}",
          f"{s.tokens_per_forward:.2f}", f"{s.tpf_low:.2f} – {s.tpf_high:.2f}"]
-        + ([str(s.errors)] if any(x.errors for x in some) else [])
+        + [str(getattr(s, name)) for name in FAULTS if any(getattr(x, name) for x in some)]
         for s in some
     ]  # fmt: skip
     header = ["setting", "solved", "95 % interval", "forwards", "tokens", "tokens per forward", "95 % interval"]
-    return Table(header + (["failed"] if any(s.errors for s in some) else []), rows)
+    return Table(header + [words for name, words in FAULTS.items() if any(getattr(s, name) for s in some)], rows)
 
 
 def _pass_at_k(some: Sequence[Summary]) -> list[Block]:

@@ -8,22 +8,20 @@ counts nothing twice; a folder of another study is refused, with what differs.
 from __future__ import annotations
 
 import hashlib
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from attn_sampler.engine import Engine
-from attn_sampler.errors import InvalidInputError, RowError, check_number
+from attn_sampler.errors import InvalidInputError, TooLongError, check_number
+from attn_sampler.evals.answers import answers, finite, warm_up
 from attn_sampler.evals.cost import Peak
 from attn_sampler.evals.folder import append, claim, occupied, read_lines
 from attn_sampler.evals.questions import Questions
 from attn_sampler.evals.tasks import Prompt
 from attn_sampler.params import SamplingParams
-from attn_sampler.results import Result, Step
+from attn_sampler.results import Result
 from attn_sampler.seam import Sampler
 
 __all__ = ["Sample", "Setting", "Study"]
@@ -54,7 +52,8 @@ class Sample:
         seed: of the row's random numbers.
         solved, detail: what the scorer says.
         tokens: up to and including the first end-of-sequence token.
-        finish_reason: as the engine says, or ``"error"``: the row failed and counts as unsolved.
+        finish_reason: as the engine says; ``"error"``: the row failed, ``"too_long"``: prompt and new tokens do not fit the
+            context; both count as unsolved, and `detail` says why.
         elapsed_s: from joining the batch to the end: a row's latency *in this batch*.
         batch_s: time of the engine since the previous sample of this task and setting: these add up to the time of the group.
         peak_bytes: peak memory so far in this group, see `attn_sampler.evals.cost.Peak`.
@@ -148,10 +147,11 @@ class Study:
             on_start: called with the number of samples there are, before a missing one is answered; not where none is missing.
 
         Raises:
-            InvalidInputError: the folder holds another study or is in use, or a prompt does not fit the model.
+            InvalidInputError: the folder holds another study or is in use, a setting or a prompt does not suit the model, or no
+                problem of a task fits its context. Of a task of which some fit, the others are samples that say so.
         """
         with occupied(folder):
-            self._check(engine)
+            long = self._check(engine)
             claim(folder, "study.json", self.describe())
             found = {(s.task, s.setting, s.index, s.draw): s for s in map(_sample, read_lines(folder / "samples.jsonl"))}
             read_lines(folder / "examples.jsonl")  # a torn line goes
@@ -164,7 +164,7 @@ class Study:
                  (folder / "examples.jsonl").open("a", encoding="utf-8") as examples:  # fmt: skip
                 for setting, task in groups:
                     missing = [(i, d) for i, d in wanted[setting.label, task] if (task, setting.label, i, d) not in found]
-                    for sample, course in self._answer(engine, setting, task, missing) if missing else ():
+                    for sample, course in self._answer(engine, setting, task, missing, long[task]) if missing else ():
                         if course is not None:  # first: a sample that is there is never answered again
                             append(examples, {"task": task, "setting": setting.label, **course})
                         append(samples, asdict(sample))
@@ -173,27 +173,60 @@ class Study:
                             on_sample(len(found), self.total)
             return [found[t, s.label, i, d] for s, t in groups for i, d in wanted[s.label, t]]
 
-    def _check(self, engine: Engine) -> None:
-        """Whether every prompt fits and every setting works with the model, before anything is spent."""
+    def _check(self, engine: Engine) -> dict[str, dict[int, str]]:
+        """Whether settings and prompts suit the model, before anything is spent; task → problem → why it does not fit."""
+        found: dict[str, dict[int, str]] = {}
         for task, asked in self.tasks.items():
-            for n, setting in enumerate(self.settings):
-                for i, problem in enumerate(asked.problems if n == 0 else asked.problems[:1]):
-                    try:
-                        engine.prepare(asked.prompt(problem), self.row(setting, task, i), chat=asked.chat)
-                    except InvalidInputError as error:
-                        remedy = f"{error.remedy} (task {task}, problem {problem.id or i}, setting {setting.label!r})"
-                        raise InvalidInputError(error.field, error.value, remedy) from error
+            long: dict[int, TooLongError] = {}
+            for i in range(len(asked.problems)):
+                try:
+                    self._prepare(engine, self.settings[0], task, i)
+                except TooLongError as error:
+                    long[i] = error
+            fits = [i for i in range(len(asked.problems)) if i not in long]
+            if long and not fits:
+                least = min(long.values(), key=lambda error: error.given)
+                remedy = f"no problem of {task} fits the context of {least.context}: the shortest prompt has {least.given} tokens"
+                raise InvalidInputError(
+                    "max_new_tokens", least.new, f"{remedy}; give fewer (--max-new-tokens), or a shorter --style"
+                )
+            for setting in self.settings[1:] if fits else ():
+                self._prepare(engine, setting, task, fits[0])
+            found[task] = {i: str(error) for i, error in long.items()}
+        return found
+
+    def _prepare(self, engine: Engine, setting: Setting, task: str, index: int) -> None:
+        asked = self.tasks[task]
+        problem = asked.problems[index]
+        try:
+            engine.prepare(asked.prompt(problem), self.row(setting, task, index), chat=asked.chat)
+        except TooLongError:
+            raise
+        except InvalidInputError as error:
+            remedy = f"{error.remedy} (task {task}, problem {problem.id or index}, setting {setting.label!r})"
+            raise InvalidInputError(error.field, error.value, remedy) from error
 
     def _answer(
-        self, engine: Engine, setting: Setting, task: str, missing: Sequence[tuple[int, int]]
+        self, engine: Engine, setting: Setting, task: str, missing: Sequence[tuple[int, int]], long: Mapping[int, str]
     ) -> Iterator[tuple[Sample, dict[str, Any] | None]]:
-        """Samples of one group as they come; with the first problem's, its course."""
+        """Samples of one group as they come; with the first problem's, its course. ``long``: which do not fit, and why."""
         asked = self.tasks[task]
         prompts = {i: asked.prompt(asked.problems[i]) for i, _ in missing}
-        rows = [(key, prompts[key[0]], self.row(setting, task, *key)) for key in missing]
-        _warm_up(engine, rows[0][1], rows[0][2], asked.chat)
+        rows = []
+        for key in missing:
+            params = self.row(setting, task, *key)
+            if key[0] in long:
+                said = ("", False, {"error": long[key[0]]}, 0, 0, "too_long", 0.0, 0.0, None, None, [])
+                about = (asked.problems[key[0]].difficulty, prompts[key[0]])
+                yield Sample(task, setting.label, *key, params.seed, *about, *said), None
+            else:
+                rows.append((key, prompts[key[0]], params))
+        if not rows:
+            return
+        first = next(i for i in range(len(asked.problems)) if i not in long)
+        warm_up(engine, rows[0][1], rows[0][2], asked.chat)
         peak = Peak(engine.model.device)
-        for (index, draw), params, answer in _answers(engine, rows, asked.chat):
+        for (index, draw), params, answer in answers(engine, rows, asked.chat, (first, 0)):
             problem = asked.problems[index]
             if isinstance(answer.outcome, Result):
                 out = answer.outcome
@@ -204,94 +237,10 @@ class Study:
                 said, elapsed = ("", False, {"error": str(answer.outcome)}, 0, answer.forwards, "error"), 0.0
             sample = Sample(
                 task, setting.label, index, draw, params.seed, problem.difficulty, prompts[index], *said, round(elapsed, 6),
-                round(answer.batch_s, 6), peak.bytes(), _finite(answer.log_likelihood), answer.order,
+                round(answer.batch_s, 6), peak.bytes(), finite(answer.log_likelihood), answer.order,
             )  # fmt: skip
-            yield sample, answer.course if (index, draw) == (0, 0) else None
-
-
-@dataclass
-class _Answer:
-    """One row as it runs."""
-
-    outcome: Result | RowError | None = None
-    forwards: int = 0
-    batch_s: float = 0.0
-    log_likelihood: float = 0.0
-    order: list[int] = field(default_factory=list)
-    steps: list[dict[str, Any]] | None = None
-
-    @property
-    def course(self) -> dict[str, Any]:
-        """Of every pass: where the sampler looked, with which scores, and what was written there."""
-        return {"length": len(self.order), "steps": self.steps}
-
-    def follow(self, step: Step) -> None:
-        self.forwards = step.forward
-        self.log_likelihood += sum(math.log(p) if p > 0 else -math.inf for p in step.confidences)
-        self.order = self.order or [0] * (len(step.ids) - step.start)
-        for position in step.positions:
-            self.order[position - step.start] = step.forward
-        if self.steps is not None:
-            self.steps.append({
-                "window": [p - step.start for p in step.window], "scores": [_finite(x) for x in step.scores],
-                "written": [p - step.start for p in step.positions],
-            })  # fmt: skip
-
-
-Asked = tuple[tuple[int, int], Prompt, SamplingParams]
-
-
-def _answers(
-    engine: Engine, asked: Sequence[Asked], chat: bool | None
-) -> Iterator[tuple[tuple[int, int], SamplingParams, _Answer]]:
-    """Rows as they end; others join the batch in their place, so none waits and a row's time is its time in the batch."""
-    waiting = iter(asked)
-    running: dict[int, tuple[tuple[int, int], SamplingParams, _Answer]] = {}
-    spent = 0.0
-
-    def admit(count: int) -> None:
-        for key, prompt, params in islice(waiting, count):
-            answer = _Answer(steps=[] if key == (0, 0) else None)
-            running[engine.admit(prompt, params, chat=chat)] = (key, params, answer)
-
-    admit(engine.max_rows)
-    try:
-        while running:
-            began = time.perf_counter()
-            try:
-                steps: Sequence[Step] = engine.step()
-                ended = [(step.row, step.result) for step in steps if step.result is not None]
-            except RowError as error:  # the row is gone, the others go on
-                steps, ended = (), [(error.row, error)]
-            spent += time.perf_counter() - began
-            for step in steps:
-                running[step.row][2].follow(step)
-            for row, outcome in ended:
-                key, params, answer = running.pop(row)
-                answer.outcome, answer.batch_s, spent = outcome, spent, 0.0
-                yield key, params, answer
-            admit(len(ended))
-    finally:
-        for row in running:
-            engine.cancel(row)
-
-
-def _warm_up(engine: Engine, prompt: Prompt, params: SamplingParams, chat: bool | None) -> None:
-    """Two passes of one row, not counted: the first ones of a process and of a sampler load and plan."""
-    row = engine.admit(prompt, params, chat=chat)
-    try:
-        for _ in range(2):
-            engine.step()
-    except RowError:
-        pass  # it fails again where it counts
-    finally:
-        engine.cancel(row)
+            yield sample, answer.course if (index, draw) == (first, 0) else None
 
 
 def _sample(line: Mapping[str, Any]) -> Sample:
     return Sample(**line)
-
-
-def _finite(x: float) -> float | None:
-    """JSON has no infinity."""
-    return round(x, 5) if math.isfinite(x) else None
