@@ -195,62 +195,6 @@ def test_what_a_model_is_called_cannot_break_the_page() -> None:
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 3 for line in table.splitlines())
 
 
-# --- settings from text -----------------------------------------------------------------------------------------------
-
-
-def labels(samplers: str, *options: str) -> list[str]:
-    return [setting.label for setting in settings(samplers.split(","), options)]
-
-
-def test_settings() -> None:
-    assert labels("confidence,attention") == ["confidence", "attention"]
-    assert labels("attention", "attention.threshold=0.8,0.9") == ["attention threshold=0.8", "attention threshold=0.9"]
-    assert labels("attention", "threshold=0.8", "threshold=0.8", "threshold=0.9")[1:] == ["attention threshold=0.9"]
-    both = settings(["attention", "fast-dllm"], ["threshold=0.8,0.9", "attention.fallback=conf"])
-    assert [s.label for s in both] == [
-        "attention fallback=conf threshold=0.8", "attention fallback=conf threshold=0.9",
-        "fast-dllm threshold=0.8", "fast-dllm threshold=0.9",
-    ]  # fmt: skip
-    assert {s.series for s in both} == {"attention fallback=conf", "fast-dllm"}
-    lists = settings(["attention"], ["layers=0,1", "layers=2", "sub_block_length=none,8"])
-    assert [s.options["layers"] for s in lists] == [(0, 1), (0, 1), (2,), (2,)]
-    assert [s.options["sub_block_length"] for s in lists] == [None, 8, None, 8]
-
-
-def test_a_series_varies_in_one_number() -> None:
-    """Two options swept together are no curve: sorted by speed their points zig-zag between the values of the other option."""
-    both = settings(["attention"], ["threshold=0.95,0.9,0.8", "fallback=score,conf"])
-    assert [s.series for s in both] == ["attention fallback=score", "attention fallback=conf"] * 3
-    assert [s.label for s in both][:2] == ["attention threshold=0.95 fallback=score", "attention threshold=0.95 fallback=conf"]
-    numbers = settings(["attention-fixed"], ["k=1,2", "score_threshold=0.8,0.9,1"])
-    assert {s.series for s in numbers} == {"attention-fixed k=1", "attention-fixed k=2"}, "along the number with the most values"
-    words = settings(["attention"], ["fallback=score,conf"])
-    assert [s.series for s in words] == [s.label for s in words], "no number, no curve"
-    with_none = settings(["attention"], ["sub_block_length=none,8", "threshold=0.8,0.9"])
-    assert {s.series for s in with_none} == {"attention sub_block_length=none", "attention sub_block_length=8"}
-    assert {s.series for s in settings(["attention"], ["threshold=0.9"])} == {"attention threshold=0.9"}
-
-
-@pytest.mark.parametrize(
-    ("samplers", "option", "message"),
-    [
-        ("atention", None, "did you mean 'attention'"),
-        ("attention,attention", None, "name every sampler once"),
-        ("attention", "threshold", "sampler.option=v1,v2"),
-        ("attention", "threshold=", "sampler.option=v1,v2"),
-        ("attention", "threshold=0.8,x", "give a number"),
-        ("attention", "threshold=0.8,7", "threshold"),
-        ("attention", "treshold=0.8", "did you mean 'threshold'"),
-        ("attention", "fast-dllm.threshold=0.8", "known: attention"),
-        ("attention", "attention.gamma=1", "gamma"),
-        ("attention", "@nowhere.json", "cannot be read"),
-    ],
-)
-def test_settings_refused(samplers: str, option: str | None, message: str) -> None:
-    with pytest.raises(InvalidInputError, match=re.escape(message)):
-        labels(samplers, *([] if option is None else [option]))
-
-
 # --- presets ----------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 ``-o attention.threshold=0.8,0.9`` sweeps an option of one sampler, ``-o threshold=0.8,0.9`` that of every sampler that has it.
 Several options of one sampler give every combination. The same option twice adds values; that is also how options that are lists
-of indices are swept, whose commas belong to the value (``-o attention.layers=0,1 -o attention.layers=2,3``).
+of indices are swept, whose commas belong to the value (``-o attention.layers=0,1 -o attention.layers=2,3``). Two parameters of
+the row are swept like options of every sampler: ``early_exit`` (``confidence.early_exit=none,prophet``; one with its own options
+stands alone: ``early_exit=sched:mode=linear,high=6``) and ``block_length``, since a sampler may have windows of its own.
 """
 
 from __future__ import annotations
@@ -14,12 +16,16 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
+from attn_sampler import exits
 from attn_sampler import samplers as registry
-from attn_sampler.errors import InvalidInputError, UnknownNameError
+from attn_sampler.errors import InvalidInputError, UnknownNameError, check_number
 from attn_sampler.evals.chosen import Chosen, read
 from attn_sampler.evals.study import Setting
+from attn_sampler.frequencies import Frequencies
 
 __all__ = ["settings", "shown"]
+
+ROW = ("early_exit", "block_length")  # parameters of the row that a sampler may have values of its own for
 
 
 def settings(
@@ -29,7 +35,8 @@ def settings(
 
     Args:
         samplers: names.
-        options: texts of ``-o``: ``sampler.option=values``, ``option=values``, or ``@file`` that `attn-sampler calibrate` wrote.
+        options: texts of ``-o``: ``sampler.option=values``, ``option=values``, or ``@file`` that `attn-sampler calibrate` wrote;
+            the option is one of the sampler or of `ROW`.
         defaults: sampler → options that hold unless ``options`` say otherwise.
 
     Raises:
@@ -83,15 +90,32 @@ def _parsed(text: str, names: Sequence[str]) -> list[tuple[str, str, Any]]:
         owners = [name for name in names if option in _fields(name)]
         if not owners:
             raise UnknownNameError("option", option, sorted({field for name in names for field in _fields(name)}))
-    return [(name, option, registry.parse_option(name, option, part)) for name in owners for part in _parts(name, option, given)]
+    return [(name, option, _value(name, option, part)) for name in owners for part in _parts(name, option, given)]
 
 
 def _fields(sampler: str) -> list[str]:
-    return [field.name for field in dataclasses.fields(registry.find(sampler))]
+    """Options of the sampler, and the parameters of the row that are swept like them."""
+    return [*(field.name for field in dataclasses.fields(registry.find(sampler))), *ROW]
+
+
+def _value(sampler: str, option: str, text: str) -> Any:
+    if option not in ROW:
+        return registry.parse_option(sampler, option, text)
+    if text.lower() == "none":
+        return None
+    if option == "early_exit":
+        exits.parse(text)  # it is said now if it is wrong
+        return text
+    if not text.isdigit():
+        raise InvalidInputError(option, text, "give a number of positions, or none for the sampler's own")
+    check_number(option, int(text), low=1, integer=True)
+    return int(text)
 
 
 def _parts(sampler: str, option: str, text: str) -> list[str]:
     """The text cut at its commas, unless they belong to the value."""
+    if option in ROW:
+        return [text] if ":" in text else [part.strip() for part in text.split(",")]
     hint = typing.get_type_hints(registry.find(sampler)).get(option)
     arms = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
     return [text] if any(typing.get_origin(arm) is tuple for arm in arms) else [part.strip() for part in text.split(",")]
@@ -109,7 +133,7 @@ def _combinations(name: str, options: Mapping[str, Sequence[Any]]) -> list[Setti
     out = []
     for combination in itertools.product(*(values[option] for option in swept)):
         chosen = dict(zip(swept, combination, strict=True))
-        registry.build(name, fixed | chosen)  # a value out of its range is said now
+        registry.build(name, {k: v for k, v in (fixed | chosen).items() if k not in ROW})  # a value out of its range is said now
         series = fixed | {option: value for option, value in chosen.items() if option != along}
         out.append(Setting(_label(name, fixed | chosen), name, fixed | chosen, _label(name, series)))
     return out
@@ -124,11 +148,13 @@ def _label(name: str, options: Mapping[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """An option's value as it would be typed."""
+    """An option's value as it would be typed; a table of frequencies by the beginning of its digest."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(map(str, value))
+    if isinstance(value, Frequencies):
+        return value.digest[:8]
     return f"{value:g}" if isinstance(value, float) else str(value)
