@@ -348,13 +348,7 @@ def commits(name: str, seed: int = 3, **options: Any) -> list[list[int]]:
     [
         ("adas", {"alpha": 0.0}, "fast-dllm-factor", {}),
         ("adas", {"alpha": 0.0, "base": "top-k", "k": 3}, "confidence", {"k": 3}),
-        ("adas", {"base": "top-k", "k": 1}, "confidence", {}),
-        ("adas", {"factor": 0.0}, "confidence", {}),
-        ("adas", {"base": "eb", "gamma": 0.0}, "confidence", {}),
-        ("dos", {"gamma": 0.0}, "dos", {}),
-        ("dawn", {"threshold": 1.0, "tau_induce": 1.0, "tau_low": 1.0}, "confidence", {}),
         ("dawn", {"tau_edge": 2.0, "tau_low": 0.9}, "fast-dllm", {}),
-        ("clad", {"threshold": 1.0}, "confidence", {}),
     ],
 )  # fmt: skip
 def test_at_the_edge_of_its_options_a_sampler_is_a_plainer_one(

@@ -1,4 +1,4 @@
-"""What every registered sampler owes, on random tables and ragged batches; and what its options reduce to."""
+"""What every registered sampler owes, on random tables and ragged batches; the ends of its options: `test_certain_and_strict`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from attn_sampler import Engine, Hole, InvalidInputError, SamplingParams, Step, 
 from attn_sampler.propose import Choice, Proposal
 from attn_sampler.samplers.remdm import ReMdm
 from attn_sampler.seam import Needs, Sampler, Window
-from fakes import TableModel, one_hot, random_table
+from fakes import TableModel, random_table
 
 VOCAB, MASK = 8, 7
 TABLE = 64  # positions before the table repeats
@@ -193,59 +193,6 @@ def test_a_quota_is_met_exactly_by_samplers_without_a_threshold(name: str, row: 
     want = [block // per_block + (i < block % per_block) for i in range(per_block)]
     (steps,) = run([row], name, {}, seed)
     assert [len(step.positions) for step in steps] == want * (length // block)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "stretch"),
-    [
-        ("attention", {}, 8),
-        ("attention", {"sub_block_length": None}, 16),
-        ("attention", {"sub_block_length": 5}, 5),
-        ("attention", {"window": "leftmost", "sub_block_length": 5}, 5),
-        ("attention-exact", {}, 8),
-        ("attention-net", {}, 8),
-        ("adas", {}, 16),
-        ("clad", {}, 16),
-        ("dapd", {}, 16),
-        ("dawn", {}, 16),
-        ("dos", {"gamma": 0.0}, 16),
-        ("fast-dllm", {}, 16),
-        ("fast-dllm", {"threshold": 1.0}, 16),
-        ("fast-dllm-factor", {}, 16),
-        ("fast-dllm-factor", {"factor": 0.0}, 16),
-        ("eb", {}, 16),
-        ("eb", {"gamma": 0.0}, 16),
-    ],
-)
-def test_certain_tokens_take_one_forward_per_block_or_sub_block(name: str, options: dict[str, Any], stretch: int) -> None:
-    tokens = [i % MASK for i in range(40)]
-    model = TableModel(one_hot(tokens, VOCAB), mask_id=MASK, attention=random_table(0, 40, 40))
-    params = SamplingParams(sampler=name, max_new_tokens=32, block_length=16, ignore_eos=True, **options)
-    (result,) = Engine(model).generate([[1, 2, 3]], params)
-    assert result.token_ids == tokens[3:35]
-    assert result.forwards == 2 * -(-16 // stretch) == model.forwards
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "base"),
-    [
-        ("eb", {"gamma": 0.0}, "entropy"),
-        ("fast-dllm", {"threshold": 1.0}, "confidence"),
-        ("fast-dllm-factor", {"factor": 0.0}, "confidence"),
-        ("klass", {"threshold": 1.0}, "confidence"),
-        ("klass", {"kl_threshold": 0.0}, "confidence"),
-        ("attention", {"threshold": 1.0}, "attention-sequential"),
-        ("confidence", {"k": 1}, "confidence"),
-    ],
-)
-@settings(max_examples=8)
-@given(batch=st.lists(rows(), min_size=1, max_size=3), seed=st.integers(0, 99))
-def test_the_strictest_option_is_the_sequential_rule(
-    name: str, options: dict[str, Any], base: str, batch: list[Row], seed: int
-) -> None:
-    strict, plain = run(batch, name, options, seed), run(batch, base, {}, seed)
-    assert [[step.positions for step in steps] for steps in strict] == [[step.positions for step in steps] for steps in plain]
-    assert all(len(step.positions) == 1 for steps in plain for step in steps)
 
 
 @settings(max_examples=8)

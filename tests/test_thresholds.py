@@ -16,7 +16,7 @@ from torch import Tensor
 from attn_sampler import Engine, InvalidInputError, SamplingParams, samplers
 from attn_sampler.propose import Choice, propose
 from attn_sampler.seam import Selection, Window
-from fakes import TableModel, one_hot, random_table
+from fakes import TableModel, random_table
 from test_golden_samplers import cases_of, check, each, selected, window_of
 
 VOCAB, MASK = 8, 7
@@ -307,17 +307,6 @@ def test_the_slack_of_dinfer_is_all_that_parts_it_from_a_threshold() -> None:
     assert selected(samplers.build("fast-dllm", {}), window)[0] == [0]
 
 
-@pytest.mark.parametrize("name", ["credit", "dinfer", "dinfer-hierarchy", "localleap"])
-def test_certain_tokens_take_one_forward_per_block(name: str) -> None:
-    tokens = [i % MASK for i in range(40)]
-    model = TableModel(one_hot(tokens, VOCAB), mask_id=MASK)
-    (result,) = Engine(model).generate(
-        [[1, 2, 3]], SamplingParams(sampler=name, max_new_tokens=32, block_length=16, ignore_eos=True)
-    )
-    assert result.token_ids == tokens[3:35]
-    assert result.forwards == 2
-
-
 # --- what only one of them does ---------------------------------------------------------------------------------------
 
 
@@ -418,53 +407,6 @@ def test_credit_leaves_end_tokens_that_count_as_unsure_alone() -> None:
     assert [step.positions for step in steps] == [[2], [1]]
     assert steps[-1].ids == [0, 3, 1]
     assert steps[-1].confidences == [0.0]
-
-
-def test_the_window_of_dcd_slides_with_the_text() -> None:
-    """The first position is never sure: a block would force it, the window goes on to its right."""
-    table = torch.zeros(13, VOCAB)
-    table[2:, 1] = 9.0
-    model = TableModel(table.double(), mask_id=MASK)
-    params = SamplingParams(sampler="dcd", max_new_tokens=12, ignore_eos=True, sub_block_length=4)
-    steps = list(Engine(model).stream([0], params))
-    assert [step.positions for step in steps] == [[2, 3, 4], [5, 6, 7], [8, 9, 10], [11, 12], [1]]
-
-
-def dcd_plain(confidences: list[list[float]], n: int, threshold: float, width: int) -> list[list[int]]:
-    """The window as its authors keep it: the right end moves on by what was committed, the left end over what is filled."""
-    masked, low, high, out = set(range(n)), 0, min(width, n), []
-    for p in confidences:
-        if not masked:
-            return out
-        window = [j for j in range(low, high) if j in masked]
-        sure = [j for j in window if p[j] >= threshold] or [min(window, key=lambda j: (-p[j], j))]
-        out.append(sure)
-        masked -= set(sure)
-        high = min(high + len(sure), n)
-        while low < n and low not in masked:
-            low += 1
-    return out
-
-
-@settings(max_examples=30)
-@given(
-    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=3),
-    seed=st.integers(0, 999),
-    threshold=levels,
-    width=st.integers(1, 24),
-)
-def test_dcd_against_the_window_of_its_authors(lengths: list[int], seed: int, threshold: float, width: int) -> None:
-    table = random_table(seed, 21 * 21, VOCAB, 2.0).reshape(21, 21, VOCAB).double()
-    table[..., MASK] = -50.0
-    network = TableModel(lambda ids, t: table[t, : ids.shape[1]].expand(len(ids), -1, -1), mask_id=MASK, vocab_size=VOCAB)
-    options = {"threshold": threshold, "sub_block_length": width}
-    params = [SamplingParams(sampler="dcd", max_new_tokens=n, ignore_eos=True, **options) for n in lengths]
-    seen: dict[int, list[list[int]]] = {}
-    Engine(network).generate(
-        [[0]] * len(lengths), params, on_step=lambda step: seen.setdefault(step.row, []).append([p - 1 for p in step.positions])
-    )
-    confidences = table.softmax(-1).amax(-1)[:, 1:].tolist()
-    assert [seen[row] for row in sorted(seen)] == [dcd_plain(confidences, n, threshold, width) for n in lengths]
 
 
 def test_dcd_and_slowfast_have_no_blocks_unless_asked_for() -> None:
