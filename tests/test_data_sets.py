@@ -33,12 +33,13 @@ SIZES = {
 READ = [name for name in SIZES if not find(name).runs_code]
 RUN = [name for name in SIZES if find(name).runs_code]
 # MBPP 123: the reference sums divisors one by one and takes seconds; on a slow machine it does not end in time.
+ALLOWED = {"allow_code": True, "allow_unconfined": True}  # the references and our own programs, where namespaces are refused, too
 KNOWN_TO_FAIL = {"mbpp/123", "mbpp-sanitized/123"}
 
 
 def failures(task: Task, problems: list[Problem]) -> set[str]:
     return {
-        p.id for p in problems if not task.score(p, p.answer or solution(p.prompt), allow_code=True).solved
+        p.id for p in problems if not task.score(p, p.answer or solution(p.prompt), **ALLOWED).solved
     }  # fmt: skip
 
 
@@ -269,11 +270,11 @@ def test_humaneval_takes_completions_fences_and_whole_functions() -> None:
         f"```\n{problem.prompt}{problem.answer}\n",
         whole_function,
     ):
-        assert task.score(problem, text, allow_code=True).solved, text
+        assert task.score(problem, text, **ALLOWED).solved, text
     for text in ("    return 0", "```python\ndef find_zero(xs): return 0\n```", "", "I cannot."):
-        assert not task.score(problem, text, allow_code=True).solved, text
+        assert not task.score(problem, text, **ALLOWED).solved, text
     forged = "    return 0\n\npoly = lambda *a: 0\n```python\npoly = lambda *a: 0\ndef find_zero(xs): return 0\n```"
-    assert not task.score(problem, forged, allow_code=True).solved
+    assert not task.score(problem, forged, **ALLOWED).solved
     assert completed(problem, "    return 0\n# done").endswith("    return 0")
 
 
@@ -285,11 +286,11 @@ def test_mbpp_takes_markers_and_fences() -> None:
         f"[BEGIN]\n{problem.answer}\n[DONE]",
         f"Sure:\n```python\n{problem.answer}\n```\nDone.",
     ):
-        assert task.score(problem, text, allow_code=True).solved, text
-    score = task.score(problem, "[BEGIN]\ndef remove_Occ(s, ch): return s\n[DONE]", allow_code=True)
+        assert task.score(problem, text, **ALLOWED).solved, text
+    score = task.score(problem, "[BEGIN]\ndef remove_Occ(s, ch): return s\n[DONE]", **ALLOWED)
     assert not score.solved
     assert score.detail["outcome"] == "failed"
-    assert task.score(problem, "while True: pass", allow_code=True, timeout_s=0.5).detail["outcome"] == "timeout"
+    assert task.score(problem, "while True: pass", **ALLOWED, timeout_s=0.5).detail["outcome"] == "timeout"
     assert written("a\n[DONE]\nb").strip() == "a"
     assert fenced("```py\na\n```\n```\ndef b\n```", "def b") == "def b\n"
 

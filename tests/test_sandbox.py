@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,12 +19,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from attn_sampler import InvalidInputError
-from attn_sampler.evals import sandbox
+from attn_sampler.cli import app
+from attn_sampler.cli.questions import confined
+from attn_sampler.evals import sandbox, tasks
+from attn_sampler.evals.questions import questions
 from attn_sampler.evals.sandbox import Limits, Verdict, run_tests
 from attn_sampler.evals.sandbox.values import Handle, pack, unpack
+from attn_sampler.evals.tasks import humaneval, mbpp
 
+SAMPLES = Path(__file__).parent / "samples"
 LIMITS = Limits(wall_s=3.0, cpu_s=1, memory_mb=256, file_mb=1)
 PATIENT = Limits(wall_s=60.0, cpu_s=30, memory_mb=256, file_mb=1)  # for programs that end by themselves, on a busy machine too
 CONFINED = os.name == "posix" and not sandbox.missing()
@@ -60,11 +67,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def attack(program: str, tests: str = "assert f(1) == 'secret 8215'", **options: object) -> Verdict:
-    return run_tests(program, tests, names=("f",), limits=LIMITS, **options)  # type: ignore[arg-type]
+    return run_tests(program, tests, names=("f",), limits=LIMITS, **{"confined": CONFINED, **options})  # type: ignore[arg-type]
 
 
 def check(program: str, tests: str = "f(1)") -> Verdict:
-    return run_tests(program, tests, names=("f",), limits=PATIENT)
+    return run_tests(program, tests, names=("f",), limits=PATIENT, confined=CONFINED)
 
 
 # --- programs that do what they should --------------------------------------------------------------------------------
@@ -92,7 +99,8 @@ if __name__ == '__main__':
     raise ValueError
 """
     tests = "assert list(f([Pair(1, 2), Pair(3, b={4})])) == [(1, 2), (3, {4})]\nassert math.isclose(adder(2)(1.5), 3.5)"
-    assert run_tests(program, tests, names=("f", "Pair", "adder"), setup="import math", limits=PATIENT).passed
+    names = ("f", "Pair", "adder")
+    assert run_tests(program, tests, names=names, setup="import math", limits=PATIENT, confined=CONFINED).passed
 
 
 VALUES = st.recursive(
@@ -355,7 +363,7 @@ def test_a_killed_evaluator_leaves_no_program_behind(place: Path) -> None:
 import tempfile
 tempfile.tempdir = {str(place)!r}
 from attn_sampler.evals.sandbox import Limits, run_tests
-run_tests("import time\\ntime.sleep(600)", "", names=(), limits=Limits(wall_s=600))
+run_tests("import time\\ntime.sleep(600)", "", names=(), limits=Limits(wall_s=600), confined={CONFINED})
 """
     evaluator = subprocess.Popen([sys.executable, "-c", code])
     end = time.monotonic() + 120
@@ -382,6 +390,66 @@ def test_limits_hold_without_namespaces_too(name: str, place: Path) -> None:
     except InvalidInputError as error:  # root's own Python, which the user without rights cannot read
         pytest.skip(str(error))
     assert not verdict.passed
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A machine that refuses namespaces: what it would leave open."""
+    left = "the network (unshare: Operation not permitted)"
+    monkeypatch.setattr(sandbox, "missing", lambda: (left,))
+    return left
+
+
+def test_no_program_runs_unconfined_by_default(refused: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"not be kept from the network.*Operation not permitted.*--allow-unconfined"):
+        run_tests("def f(): pass", "f()", names=("f",))
+    task = tasks.find("humaneval")
+    problem = task.problems(SAMPLES)[0]
+    with pytest.raises(InvalidInputError, match="allow_unconfined=False"):
+        task.score(problem, problem.answer, allow_code=True)
+    with pytest.raises(InvalidInputError, match="allow_unconfined=False"):
+        questions(task, data=SAMPLES, allow_code=True)
+    with pytest.raises(InvalidInputError, match="allow_code=False"):
+        questions(task, data=SAMPLES, allow_unconfined=True)
+
+
+def test_programs_run_unconfined_where_that_is_said(refused: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def run(*_: object, confined: bool, **__: object) -> Verdict:
+        seen.append(confined)
+        return Verdict("passed")
+
+    for name, module in (("humaneval", humaneval), ("mbpp", mbpp)):
+        monkeypatch.setattr(module, "run_tests", run)
+        task = tasks.find(name)
+        problem = task.problems(SAMPLES)[0]
+        assert task.score(problem, problem.answer, allow_code=True, allow_unconfined=True).solved
+        asked = questions(task, data=SAMPLES, allow_code=True, allow_unconfined=True)
+        assert asked.score(asked.problems[0], asked.problems[0].answer).solved
+    assert seen == [False] * 4
+    monkeypatch.setattr(sandbox, "missing", lambda: ())
+    task.score(problem, problem.answer, allow_code=True, allow_unconfined=True)
+    assert seen[-1], "allowed is not asked for: where namespaces can be had they are used"
+
+
+def test_the_command_warns_and_the_report_says_it(refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mbpp, "run_tests", lambda *_, **__: Verdict("failed"))
+    words = ["eval", "--tasks", "mbpp", "--style", "0shot", "--data", str(SAMPLES), "--allow-code"]
+    words += ["--samplers", "fast-dllm", "--max-new-tokens", "16", "--output", str(tmp_path / "r")]
+    with pytest.raises(InvalidInputError, match="allow_unconfined=False"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    result = CliRunner().invoke(app, [*words, "--allow-unconfined"])
+    assert result.exit_code == 0, result.output
+    assert f"warning: programs that the model writes are not kept from {refused}" in result.stderr
+    assert f"Programs that the model wrote were not kept from {refused}." in (tmp_path / "r" / "report.md").read_text()
+    assert json.loads((tmp_path / "r" / "results.json").read_text())["card"]["programs"] == f"not kept from {refused}"
+
+
+def test_the_card_says_how_programs_are_shut_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "missing", lambda: ())
+    assert confined(["word", "mbpp"]) == {"programs": "in namespaces: no network, no files, no other processes"}
+    assert confined(["word", "gsm8k"]) == {}
 
 
 def test_wrong_limits_are_named() -> None:

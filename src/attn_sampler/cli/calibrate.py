@@ -10,7 +10,6 @@ import typer
 
 from attn_sampler.cli.loading import load_engine
 from attn_sampler.cli.options import (
-    AllowCode,
     AsJson,
     BlockLength,
     CachePolicy,
@@ -24,7 +23,7 @@ from attn_sampler.cli.options import (
     spread,
 )  # fmt: skip
 from attn_sampler.cli.progress import bar
-from attn_sampler.cli.questions import commanded, given, questions_of
+from attn_sampler.cli.questions import Programs, commanded, confined, given, questions_of
 from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ def calibrate(
     ] = None,
     data: Data = None,
     style: Style = None,
-    allow_code: AllowCode = False,
     max_new_tokens: Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")] = None,
     block_length: BlockLength = None,
     cache: CachePolicy = None,
@@ -61,6 +59,7 @@ def calibrate(
     raw: Raw = False,
     *,
     loading: Loading,
+    programs: Programs,
 ) -> None:
     """Pick a sampler's options: the fastest setting whose accuracy is not significantly below sequential decoding."""
     from attn_sampler.evals import calibrate as calibration
@@ -74,12 +73,12 @@ def calibrate(
     if "," in task:
         raise InvalidInputError("task", task, "calibrate on one task at a time")
     params = given(block_length=block_length, cache=cache, max_new_tokens=max_new_tokens)
-    asked = questions_of(task, data, limit, seed, style, params, raw, allow_code)
+    asked = questions_of(task, data, limit, seed, style, params, raw, programs)
     swept = calibration.candidates(sampler, option or (), against)
     files = files_of(model, loading.adapter)
     engine = load_engine(model, loading, max_rows=max_rows)
     asked = {name: for_context(questions, engine.model.context_length) for name, questions in asked.items()}
-    about = card(engine, model or "embedded", files, commanded(), seed)
+    about = card(engine, model or "embedded", files, commanded(), seed) | confined(asked)
     conditions = {key: about[key] for key in ("model_files_sha256", "dtype")} | {"quantize": loading.quantize}
     study = Study(swept, asked, seed=seed, model=model or "embedded", conditions=conditions)
     folder = folder or output.with_name(output.name + ".run")

@@ -10,7 +10,6 @@ import typer
 
 from attn_sampler.cli.loading import load_engine
 from attn_sampler.cli.options import (
-    AllowCode,
     AsJson,
     BlockLength,
     CachePolicy,
@@ -29,7 +28,7 @@ from attn_sampler.cli.options import (
     spread,
 )  # fmt: skip
 from attn_sampler.cli.progress import bar
-from attn_sampler.cli.questions import commanded, given, named, questions_of
+from attn_sampler.cli.questions import Programs, commanded, confined, given, named, questions_of
 from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
@@ -59,7 +58,6 @@ def evaluate(
         typer.Option(help="Published settings of a model: prompts, lengths, sampler; other options go before them."),
     ] = None,
     style: Style = None,
-    allow_code: AllowCode = False,
     max_new_tokens: Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")] = None,
     block_length: BlockLength = None,
     steps: Steps = None,
@@ -73,6 +71,7 @@ def evaluate(
     raw: Raw = False,
     *,
     loading: Loading,
+    programs: Programs,
 ) -> None:
     """Evaluate samplers on tasks: what they solve, how fast, and which differences are real.
 
@@ -96,7 +95,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
     )  # fmt: skip
     applied = None if preset is None else apply(preset, named("tasks", tasks))
-    asked = questions_of(tasks, data, limit, seed, style, params, raw, allow_code, applied)
+    asked = questions_of(tasks, data, limit, seed, style, params, raw, programs, applied)
     if samples > 1 and not all(questions.params.get("temperature") for questions in asked.values()):
         raise InvalidInputError("samples", samples, "at temperature 0 all answers are the same: give --temperature, e.g. 0.8")
     defaults = {} if applied is None else {applied.sampler: applied.options}
@@ -107,7 +106,7 @@ def evaluate(
     files = files_of(model, loading.adapter)
     engine = load_engine(model, loading, max_rows=max_rows)
     asked = {name: for_context(questions, engine.model.context_length) for name, questions in asked.items()}
-    about = card(engine, model or "embedded", files, commanded(), seed)
+    about = card(engine, model or "embedded", files, commanded(), seed) | confined(asked)
     conditions = {key: about[key] for key in ("model_files_sha256", "dtype", "device", "max_rows")} | {
         "quantize": loading.quantize
     }

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from attn_sampler.cli.options import AllowCode
 from attn_sampler.errors import InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
     from attn_sampler.evals.published import Applied
     from attn_sampler.evals.questions import Questions
 
-__all__ = ["commanded", "given", "named", "questions_of"]
+__all__ = ["Programs", "commanded", "confined", "given", "named", "questions_of"]
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Whether programs that the model wrote may run, and where."""
+
+    allow_code: AllowCode = False
+    allow_unconfined: Annotated[
+        bool, typer.Option("--allow-unconfined", help="Run them where the system cannot keep them from network and files, too.")
+    ] = False
+
+
+def confined(tasks: Iterable[str]) -> dict[str, str]:
+    """For the card: how programs are shut in, where one of the tasks runs any; said on stderr where something is open to them."""
+    from attn_sampler.evals.sandbox import confinement, missing
+    from attn_sampler.evals.tasks import find
+
+    if not any(find(task).runs_code for task in tasks):
+        return {}
+    if missing():
+        typer.echo(f"warning: programs that the model writes are {confinement()}", err=True)
+    return {"programs": confinement()}
 
 
 def named(field: str, text: str) -> list[str]:
@@ -42,7 +68,7 @@ def questions_of(
     style: Sequence[str] | None,
     params: dict[str, Any],
     raw: bool,
-    allow_code: bool,
+    programs: Programs,
     applied: Applied | None = None,
 ) -> dict[str, Questions]:
     """The questions of every task named; what the command says goes before the preset, and that before the task."""
@@ -59,7 +85,8 @@ def questions_of(
         name: questions.questions(
             task, data=data, n=n, seed=seed, style=styles.get(name, styles.get("", published[0].get(name))),
             params={**published[1].get(name, {}), **params},
-            chat=False if raw else None, allow_code=allow_code,
+            chat=False if raw else None, allow_code=programs.allow_code,
+            allow_unconfined=programs.allow_unconfined,
         )
         for name, task in found.items()
     }  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from attn_sampler.evals import tasks
+from attn_sampler.evals import sandbox, tasks
 from attn_sampler.evals.tasks import Problem, Prompt, Score, Task
 
 __all__ = ["Questions", "embedded", "for_context", "prints", "questions"]
@@ -77,6 +77,7 @@ def questions(
     params: Mapping[str, Any] | None = None,
     chat: bool | None = None,
     allow_code: bool = False,
+    allow_unconfined: bool = False,
 ) -> Questions:
     """``n`` problems of a task, in one of its styles (None: its first).
 
@@ -84,11 +85,13 @@ def questions(
     message where the checkpoint has a chat template, unless ``chat`` is False.
 
     Raises:
-        InvalidInputError: no such style, data missing, or the task runs code and ``allow_code`` is not given.
+        InvalidInputError: no such style, data missing, or the task runs code and that is not allowed (see `Task.score`).
     """
     style = task.style(style)
     if task.runs_code and not allow_code:
         task.score(Problem(task.name, "", ""), "")  # says what to do, before anything is spent
+    if task.runs_code:
+        sandbox.check(allow_unconfined)
     stop = task.stop.get(style, ())
     given = {"max_new_tokens": NEW_TOKENS.get(task.name, MANY_TOKENS)} | dict(params or {})
     if stop and "stop" not in given:
@@ -99,7 +102,7 @@ def questions(
     return Questions(
         problems,
         lambda problem: task.prompt(problem, style),
-        lambda problem, text: task.score(problem, text, allow_code=allow_code),
+        lambda problem, text: task.score(problem, text, allow_code=allow_code, allow_unconfined=allow_unconfined),
         given,
         chat,
         {"version": task.version, "style": style},

@@ -57,6 +57,8 @@ def blocks(found: Evaluation) -> list[Block]:
     tasks = list(dict.fromkeys(s.task for s in found.summaries))
     out: list[Block] = [Heading(f"{found.card['model']}: {', '.join(tasks)}", 1), Text(_conditions(found))]
     out += [Text(note) for note in (*notes_on(found.starts), *found.notes)]
+    if found.card.get("programs", "").startswith("not"):
+        out.append(Text(f"Programs that the model wrote were {found.card['programs']}."))
     for task in tasks:
         some = [s for s in found.summaries if s.task == task]
         out += [Heading(f"{task}: {some[0].n} problems" + (f", {some[0].draws} answers each" if some[0].draws > 1 else ""))]

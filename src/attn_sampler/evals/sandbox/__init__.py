@@ -9,10 +9,10 @@ after which the kernel ends its whole process tree.
 functions and nothing else; to pass, the answers have to be right. A marker on standard output, an exit status, a patched
 ``assert``, an object that equals everything: none of them is ever looked at.
 
-**What remains**: a hole in the kernel; the time of one CPU core until the clock runs out; and, where the kernel or a container
-refuses namespaces, what `missing` names: there the network and readable files are open to the program and, unless we are root,
-so are the processes of the same user. Then use a container or a virtual machine of its own. Only the standard library can be
-imported, so that a verdict does not depend on what is installed.
+**What remains**: a hole in the kernel, and the time of one CPU core until the clock runs out. Where the kernel or a container
+refuses namespaces nothing is run, unless the caller says so: then what `missing` names is open to the program, the network and
+readable files, and unless we are root the processes of the same user. Do that in a container or a virtual machine of its own.
+Only the standard library can be imported, so that a verdict does not depend on what is installed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pathlib import Path
 import attn_sampler
 from attn_sampler.errors import InvalidInputError, check_number
 
-__all__ = ["Limits", "Verdict", "missing", "run_tests"]
+__all__ = ["Limits", "Verdict", "check", "confinement", "missing", "run_tests"]
 
 GRACE_S = 2.0  # for the supervisor to end what is left, after the wall clock
 
@@ -94,7 +94,7 @@ def run_tests(
     names: tuple[str, ...],
     setup: str = "",
     limits: Limits | None = None,
-    confined: bool | None = None,
+    confined: bool = True,
 ) -> Verdict:
     """Run a program that a model wrote against tests.
 
@@ -103,13 +103,14 @@ def run_tests(
         tests: statements; they pass when they end without an exception.
         names: what the tests use of the program; called over there, values come back as plain data.
         setup: statements that run before the tests, e.g. imports and definitions of the problem's own.
-        confined: in namespaces; None: where the kernel allows them, `missing` says whether it does.
+        confined: in namespaces; False runs it without, see `missing`.
 
     Raises:
-        InvalidInputError: this system cannot confine a program at all.
+        InvalidInputError: this system cannot confine a program, or not at all.
     """
     limits = limits or Limits()
-    confined = not missing() if confined is None else confined
+    if confined:
+        check(False)
     job = json.dumps({"program": program, "tests": tests, "names": list(names), "setup": setup}).encode()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="attn-sampler-", ignore_cleanup_errors=True) as folder:
@@ -134,6 +135,24 @@ def missing() -> tuple[str, ...]:
     if os.name == "posix" and os.geteuid():
         open_to_it += ["your files", "your other processes"]
     return tuple(f"{what} ({why})" for what in open_to_it) if why else ()
+
+
+def check(allow_unconfined: bool) -> None:
+    """Refuse to run programs where something cannot be kept from them and nobody allowed that.
+
+    Raises:
+        InvalidInputError: which says what, and why.
+    """
+    if missing() and not allow_unconfined:
+        remedy = (
+            f"programs would not be kept from {'; '.join(missing())}; use a machine that allows namespaces, or, where that does "
+        )
+        raise InvalidInputError("allow_unconfined", False, f"{remedy}no harm, give --allow-unconfined (allow_unconfined=True)")
+
+
+def confinement() -> str:
+    """How programs are shut in on this machine, in one sentence, for a card."""
+    return f"not kept from {'; '.join(missing())}" if missing() else "in namespaces: no network, no files, no other processes"
 
 
 def _start(call: str) -> subprocess.Popen[bytes]:

@@ -38,12 +38,13 @@ def program(problem: Problem, text: str) -> str:
     return problem.prompt + upto(code, STOPS)
 
 
-def _judge(problem: Problem, text: str, timeout_s: float | None = None) -> Score:
+def _judge(problem: Problem, text: str, timeout_s: float | None = None, confined: bool = True) -> Score:
     limits = Limits() if timeout_s is None else Limits(wall_s=timeout_s)
     # What the prompt defines besides the function is the problem's own, and the tests use it as it stands there.
     verdict = run_tests(
-        program(problem, text), problem.facts["tests"], names=(problem.facts["entry_point"],), setup=problem.prompt, limits=limits
-    )
+        program(problem, text), problem.facts["tests"], names=(problem.facts["entry_point"],), setup=problem.prompt,
+        limits=limits, confined=confined,
+    )  # fmt: skip
     return Score(verdict.passed, {"outcome": verdict.outcome, "message": verdict.message})
 
 

@@ -69,11 +69,13 @@ def program(text: str) -> str:
     return upto(text, ("```",)) if block is None else block
 
 
-def _judge(problem: Problem, text: str, timeout_s: float | None = None) -> Score:
+def _judge(problem: Problem, text: str, timeout_s: float | None = None, confined: bool = True) -> Score:
     limits = Limits() if timeout_s is None else Limits(wall_s=timeout_s)
     facts = problem.facts
     source = f"{program(text)}\n{facts['after']}"
-    verdict = run_tests(source, facts["tests"], names=facts["names"], setup=facts["setup"], limits=limits)
+    verdict = run_tests(
+        source, facts["tests"], names=facts["names"], setup=facts["setup"], limits=limits, confined=confined
+    )  # fmt: skip
     return Score(verdict.passed, {"outcome": verdict.outcome, "message": verdict.message})
 
 

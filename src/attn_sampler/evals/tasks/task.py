@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_sampler.errors import InvalidInputError, UnknownNameError, check_number
+from attn_sampler.evals import sandbox
 
 __all__ = ["HELD_OUT_MODULUS", "Message", "Problem", "Prompt", "Score", "Task", "is_held_out"]
 
@@ -64,7 +65,7 @@ class Task:
         styles: name → how a problem is put to a model; the first is the default.
         load: all problems of a data folder (None: the published files), in their order there; a task whose problems are made
             has `make` beside it.
-        judge: problem, text → score; a task that runs code also takes ``timeout_s``.
+        judge: problem, text → score; a task that runs code also takes ``timeout_s`` and ``confined``.
         make: ``n, seed`` → problems, for those that are generated where no folder is given.
         stop: strings that end an answer in some style: style → strings.
         runs_code: the scorer runs the answer as a program.
@@ -117,22 +118,32 @@ class Task:
             raise UnknownNameError(f"style (task {self.name!r})", name, self.styles)
         return name
 
-    def score(self, problem: Problem, text: str, *, allow_code: bool = False, timeout_s: float | None = None) -> Score:
+    def score(
+        self,
+        problem: Problem,
+        text: str,
+        *,
+        allow_code: bool = False,
+        allow_unconfined: bool = False,
+        timeout_s: float | None = None,
+    ) -> Score:
         """The verdict on an answer.
 
         Args:
             allow_code: run the answer as a program, where the task does that. Off unless it is given.
+            allow_unconfined: do so also where the system cannot keep the program from the network and from files.
             timeout_s: wall clock of one program, seconds.
 
         Raises:
-            InvalidInputError: the task runs code and ``allow_code`` is not given.
+            InvalidInputError: the task runs code and that is not allowed.
         """
         if not self.runs_code:
             return self.judge(problem, text)
         if not allow_code:
             remedy = f"task {self.name!r} runs programs that the model wrote; give --allow-code (allow_code=True)"
             raise InvalidInputError("allow_code", allow_code, remedy)
-        return self.judge(problem, text) if timeout_s is None else self.judge(problem, text, timeout_s=timeout_s)
+        sandbox.check(allow_unconfined)
+        return self.judge(problem, text, timeout_s=timeout_s, confined=not sandbox.missing())
 
 
 def is_held_out(prompt: str) -> bool:
