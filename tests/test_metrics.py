@@ -152,7 +152,8 @@ def test_several_answers_count_by_problem() -> None:
     a, b = summarise(samples)
     assert (a.n, a.draws, a.accuracy, b.accuracy) == (2, 10, 0.5, 1.0)
     assert a.pass_at_k == {1: 0.5, 2: 0.5, 4: 0.5, 8: 0.5, 10: 0.5}
-    assert (a.low, a.high) == (0.0, 1.0)
+    assert (a.low, a.high) == wilson(1, 2)
+    assert (b.low, b.high) == wilson(2, 2)
     assert compare(samples)[0].verdict == "not shown"
 
 

@@ -18,13 +18,13 @@ from torch import Tensor
 from attn_sampler.evals.statistics import (
     bootstrap,
     bootstrap_ratio,
+    clustered,
+    clustered_difference,
     holm,
     mcnemar,
-    paired_difference,
     pass_at_k,
     ranks,
     sign_flip,
-    wilson,
 )
 from attn_sampler.evals.study import Sample
 
@@ -43,7 +43,8 @@ class Summary:
     Attributes:
         n, draws: problems, and answers of each.
         accuracy: share of the answers that are right, each problem counting the same (so with one answer each: pass@1).
-        low, high: its 95 % interval: Wilson's with one answer per problem, else a bootstrap over problems.
+        low, high: its 95 % interval: Wilson's; with several answers per problem as many as they are worth, see
+            `attn_sampler.evals.statistics.clustered`.
         pass_at_k: k → chance that k answers of a problem hold a right one; k = 1, 2, 4 … and all draws.
         forwards: mean per answer, without those that were too long.
         tokens: likewise, up to the first end-of-sequence token.
@@ -93,7 +94,7 @@ class Comparison:
 
     Attributes:
         difference: accuracy of ``setting`` minus that of ``against``; ``low`` to ``high``: its 95 % interval, Newcombe's
-            for pairs with one answer per problem, else a bootstrap over problems.
+            for pairs, with several answers per problem `attn_sampler.evals.statistics.clustered_difference`.
         better, worse: problems where ``setting`` has more right answers, and fewer.
         p: exact McNemar test with one answer per problem, else a sign-flip test of the problems' differences.
         p_holm: p, corrected for the number of settings that are compared with this ``against`` on this task (Holm).
@@ -142,10 +143,7 @@ def _summary(task: str, setting: str, problems: Mapping[int, Sequence[Sample]], 
     n, draws = len(problems), min(map(len, problems.values()))
     rates = _rates(problems)
     ran = [a for a in answers if a.finish_reason != TOO_LONG]
-    if draws == 1:
-        low, high = wilson(sum(a.solved for a in answers), n)
-    else:
-        low, high = (float(x) for x in bootstrap(torch.tensor(rates, dtype=torch.float64)[:, None]))
+    low, high = clustered(rates, draws)
     tokens, forwards = _per_problem(problems, "tokens"), _per_problem(problems, "forwards")
     total, passes = float(tokens.sum()), float(forwards.sum())
     seconds = sum(a.batch_s for a in answers)
@@ -227,13 +225,11 @@ def _pair(
     passes = _mean_forwards(mine) - _mean_forwards(theirs)
     values = torch.stack([torch.tensor(change, dtype=torch.float64), passes], 1)
     low, high = (x.tolist() for x in bootstrap(values))
+    draws = min(len(some) for x in (mine, theirs) for some in x.values())
+    low[0], high[0] = clustered_difference(a, b, draws)
     mean = values.nanmean(0).tolist()
-    if all(len(some) == 1 for x in (mine, theirs) for some in x.values()):
-        p = mcnemar(better, worse)
-        right = sum(x + y == 2 for x, y in zip(a, b, strict=True))
-        low[0], high[0] = paired_difference(right, better, worse, len(both) - right - better - worse)
-    else:
-        p = sign_flip(change)
+    single = all(len(some) == 1 for x in (mine, theirs) for some in x.values())
+    p = mcnemar(better, worse) if single else sign_flip(change)
     return Comparison(
         task, setting, against, mean[0], low[0], high[0], better, worse, p, p, "not shown", mean[1], low[1], high[1]
     )  # fmt: skip

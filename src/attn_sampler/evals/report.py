@@ -263,8 +263,8 @@ def _percent(share: float) -> str:
 
 
 READING = (
-    "Solved: share of the answers that the task's scorer accepts; Wilson's interval with one answer per problem, a "
-    "bootstrap over problems with several. The unit is the problem everywhere.",
+    "Solved: share of the answers that the task's scorer accepts; Wilson's interval, several answers of a problem "
+    "counting for as many as their spread within and between problems says. The unit is the problem everywhere.",
     "Against the first setting: the same problems under both settings. p is McNemar's exact test (a sign-flip test where a "
     "problem has several answers), p (Holm) is corrected for the number of settings; a difference counts as shown below "
     '0.05. "Not shown" does not mean equal: the interval says how large a difference can still hide.',
