@@ -29,6 +29,7 @@ SAMPLERS: list[dict[str, Any]] = [
     {"sampler": "random", "k": 2},
     {"sampler": "llada2", "threshold": 0.7, "editing_threshold": 0.6, "max_post_steps": 3},
     {"sampler": "remdm", "ratio": 0.5, "loops": 3, "k": 3},
+    {"sampler": "dcd", "threshold": 0.6, "sub_block_length": 5},
 ]
 REVISING = (6, 7)
 
@@ -68,10 +69,12 @@ def test_the_block_cache_is_exact(model: str, rows: list[tuple[int, int]]) -> No
     [(m, p) for m in ("llada_gqa", "dream", "llada_moe") for p in ("prefix", "dual")] + [("fast_dllm_v2", "sub-block")],
 )
 @settings(max_examples=3)
-@given(rows=rows, refresh=st.sampled_from([None, 1, 2, 5]))
-def test_a_row_in_any_batch_is_that_row_alone(model: str, policy: str, rows: list[tuple[int, int]], refresh: int | None) -> None:
+@given(rows=rows, refresh=st.sampled_from([None, 1, 2, 5]), unit=st.sampled_from(["refresh_every", "refresh_tokens"]))
+def test_a_row_in_any_batch_is_that_row_alone(
+    model: str, policy: str, rows: list[tuple[int, int]], refresh: int | None, unit: str
+) -> None:
     """Neighbours have other lengths, samplers and policies, and come and go."""
-    more: dict[str, Any] = {"cache": policy} if policy == "sub-block" else {"cache": policy, "refresh_every": refresh}
+    more: dict[str, Any] = {"cache": policy} if policy == "sub-block" else {"cache": policy, unit: refresh}
     odd = policy == "sub-block"  # which takes no sampler that looks at, or revises, the whole block
     allowed = [0 if odd and (SAMPLERS[which].get("rows") == "block" or which in REVISING) else which for _, which in rows]
     given = prompts([n for n, _ in rows])
@@ -120,6 +123,9 @@ def test_what_each_policy_computes() -> None:
     assert computed("llada_gqa", cache="prefix", **full) == [72, 32, 32, 32, 72, 16, 16, 16]
     assert computed("llada_gqa", cache="dual", **full) == [72, 16, 16, 16] * 2
     assert computed("llada_gqa", cache="dual", refresh_every=2, **full) == [72, 16] * 4
+    assert computed("llada_gqa", cache="dual", refresh_tokens=8, **full) == [72, 16] * 4
+    assert computed("llada_gqa", cache="dual", refresh_tokens=9, **full) == [72, 16, 16, 72] * 2
+    assert computed("llada_gqa", cache="dual", refresh_tokens=9, refresh_every=2, **full) == [72, 16] * 4
     # Blocks of 32 from position 0: the answer 40 .. 71 lies in 32 .. 63 and 64 .. 95, the last one is filled to its end.
     assert computed("llada2", cache="none", **one) == [64] * 6 + [96] * 8
     assert computed("llada2", **one) == [64, *[32] * 5, 64, *[32] * 7]
@@ -150,6 +156,8 @@ def test_infill_across_blocks(model: str) -> None:
         ("llada_gqa", {"cache": "duel"}, "cache"),
         ("llada_gqa", {"cache": "dual", "refresh_every": 0}, "refresh_every"),
         ("llada_gqa", {"refresh_every": 2}, "refresh_every"),
+        ("llada_gqa", {"cache": "prefix", "refresh_tokens": 1.5}, "refresh_tokens"),
+        ("llada_gqa", {"cache": "none", "refresh_tokens": 16}, "refresh_tokens"),
         ("llada_gqa", {"cache": "dual", "cfg_scale": 1.0}, "cache"),
         ("llada_gqa", {"cache": "dual", "sampler": "klass"}, "cache"),
         ("sdar", {"cache": "prefix"}, "cache"),

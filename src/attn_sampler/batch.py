@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from attn_sampler import blocks
@@ -141,6 +141,7 @@ class Batch:
                 canvas = canvases.remask(canvas, question.index, question.positions, again, model.mask_id)
             memories[question.owner] = (tuple(self.numbers[i] for i in question.rows), selection.memory)
             parts.append((question, written, selection, write))
+        canvas = batch._padded(canvas, model)
         memories = {owner: kept for owner, kept in memories.items() if kept[1]}
         state = replace(
             batch.state,
@@ -149,6 +150,7 @@ class Batch:
             opened=batch.state.opened | batch.state.opening,
             held=held,
             computed=torch.maximum(batch.state.computed, batch.state.block_low),
+            changed=(batch.canvas.ids != canvas.ids).sum(1) + torch.where(batch._refreshed(), 0, batch.state.changed),
         )
         told, faults = report(self.numbers, canvas, state, parts, leaving)
         return Outcome(replace(batch, canvas=canvas, state=state, memories=memories), told, faults)
@@ -180,6 +182,23 @@ class Batch:
             opened=state.opened & ~fresh,
         )  # fmt: skip
         return replace(self, state=entered)
+
+    def _padded(self, canvas: Canvas, model: Model) -> Canvas:
+        """The canvas after a pass, without the masks that some samplers give up behind an end token."""
+        asking = [i for owner, rows in self.groups if isinstance(owner, Sampler) and owner.needs.pads for i in rows]
+        if not asking or not model.eos_ids:
+            return canvas
+        ending = torch.zeros_like(self.state.ends)
+        ending[asking] = self.state.ends[asking]
+        return canvases.pad_behind(canvas, ending, model.eos_ids, model.pad_id)
+
+    def _refreshed(self) -> Bool[Tensor, " rows"]:
+        """Rows whose whole canvas runs in this pass, by an approximate policy of the cache."""
+        state = self.state
+        passes = (state.refresh_every > 0) & (state.step_in_block % state.refresh_every.clamp(min=1) == 0)
+        tokens = (state.refresh_tokens > 0) & (state.changed >= state.refresh_tokens)
+        approximate = (state.policy == POLICIES.index("prefix")) | (state.policy == POLICIES.index("dual"))
+        return approximate & ((state.step_in_block == 0) | passes | tokens)
 
     def _quota(self, question: Asked) -> Int[Tensor, " some"]:
         """Commits owed now, so that the row ends within its steps: LLaDA's quota, what earlier windows were too small for, and
@@ -229,8 +248,7 @@ class Batch:
         state, end = self.state, self.canvas.end
         none, block, sub, prefix, dual = (state.policy == i for i in range(len(POLICIES)))  # in the order of POLICIES
         block_high = torch.minimum(state.block_low + state.block_length, end)
-        due = (state.refresh_every > 0) & (state.step_in_block % state.refresh_every.clamp(min=1) == 0)
-        whole = (prefix | dual) & ((state.step_in_block == 0) | due)
+        whole = self._refreshed()
         low = torch.where(block | sub, state.computed, torch.where(none | whole, 0, state.block_low))
         high = torch.where(whole | prefix | (none & (model.block_length is None)), end, block_high)
         for question in asked:
@@ -239,6 +257,12 @@ class Batch:
             part = sub[question.index] & ~waiting
             low[question.index] = torch.where(part, first, low[question.index])
             high[question.index] = torch.where(part, last, high[question.index])
+            if isinstance(question.owner, Sampler) and question.owner.needs.one_block and question.owner.needs.cut == "leftmost":
+                # A method without blocks whose window slides: what is computed slides along.
+                sliding = ((prefix | dual) & ~whole)[question.index]
+                full = dual[question.index] & (question.candidates.sum(1) == question.positions.shape[1])
+                low[question.index] = torch.where(sliding, first - model.shift, low[question.index])
+                high[question.index] = torch.where(sliding & full, last, high[question.index])
         twins = torch.tensor([*range(len(self.params)), *guided], device=low.device)
         return Stretch(slots, low[twins], high[twins], int((high - low).max()))
 

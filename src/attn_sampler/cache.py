@@ -11,6 +11,9 @@ sub-block  within a block computed once, the active sub-block only (Fast-dLLM v2
 prefix     the active block and all after it (Fast-dLLM v1); the whole canvas when a block begins
 dual       the active block only (Fast-dLLM v1); the whole canvas when a block begins
 ========== ======================================================================================================
+
+The last two compute the whole canvas again when a row's ``refresh_every`` or ``refresh_tokens`` says so, and follow the window of a
+method without blocks where that slides (DCD).
 """
 
 from __future__ import annotations

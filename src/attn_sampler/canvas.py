@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attn_sampler.errors import InvalidInputError
 
-__all__ = ["Canvas", "commit", "from_rows", "integers", "keep_rows", "remask", "settled", "stack"]
+__all__ = ["Canvas", "commit", "from_rows", "integers", "keep_rows", "pad_behind", "remask", "settled", "stack"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,13 @@ def remask(
     ids[where] = mask_id
     masked[where] = True
     return replace(canvas, ids=ids, masked=masked)
+
+
+def pad_behind(canvas: Canvas, rows: Bool[Tensor, " rows"], end_ids: Sequence[int], pad_id: int) -> Canvas:
+    """Padding in place of every mask that stands behind a written token of ``end_ids``, in ``rows``."""
+    ends = torch.isin(canvas.ids, torch.tensor(list(end_ids), device=canvas.ids.device)) & ~canvas.masked & ~canvas.given
+    padded = canvas.masked & (ends.cumsum(1) > 0) & rows[:, None]
+    return replace(canvas, ids=torch.where(padded, pad_id, canvas.ids), masked=canvas.masked & ~padded)
 
 
 def settled(canvas: Canvas) -> Int[Tensor, " rows"]:

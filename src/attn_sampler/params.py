@@ -42,6 +42,7 @@ class SamplingParams:
         cache: KV cache policy (`attn_sampler.cache`): ``"none"``, ``"block"``, ``"sub-block"``, ``"prefix"`` or ``"dual"``. None:
             ``"block"`` for a block-causal model, where it is exact, ``"none"`` for the others.
         refresh_every: forward passes within a block after which ``"prefix"`` and ``"dual"`` compute the whole canvas again.
+        refresh_tokens: tokens written (or taken back) since these last did so, after which they do it again; of both the first.
         early_exit: a test beside the sampler that may fill all masks at once: a name (``"prophet"``), a name with options
             (``"sched:mode=linear,high=6"``) or an `attn_sampler.seam.EarlyExit`.
     """
@@ -61,6 +62,7 @@ class SamplingParams:
     confidence_eos_eot_inf: bool
     cache: str | None
     refresh_every: int | None
+    refresh_tokens: int | None
     early_exit: EarlyExit | None
 
     def __init__(
@@ -81,6 +83,7 @@ class SamplingParams:
         confidence_eos_eot_inf: bool = False,
         cache: str | None = None,
         refresh_every: int | None = None,
+        refresh_tokens: int | None = None,
         early_exit: str | EarlyExit | None = None,
         **options: Any,
     ) -> None:
@@ -111,10 +114,11 @@ class SamplingParams:
                 raise InvalidInputError(name, flag, "give True or False")
         if cache is not None:
             check_choice("cache", cache, POLICIES)
-        if refresh_every is not None:
-            check_number("refresh_every", refresh_every, low=1, integer=True)
-            if cache not in ("prefix", "dual"):
-                raise InvalidInputError("refresh_every", refresh_every, 'only cache="prefix" and cache="dual" grow stale')
+        for name, count in (("refresh_every", refresh_every), ("refresh_tokens", refresh_tokens)):
+            if count is not None:
+                check_number(name, count, low=1, integer=True)
+                if cache not in ("prefix", "dual"):
+                    raise InvalidInputError(name, count, 'only cache="prefix" and cache="dual" grow stale')
         if cfg_scale > 0 and cache not in (None, "none"):
             raise InvalidInputError("cache", cache, 'guidance (cfg_scale) works with cache="none" only')
         leaves = None if early_exit is None else exits.build(early_exit)
@@ -129,7 +133,7 @@ class SamplingParams:
             "seed": secrets.randbits(63) if seed is None else seed, "stop": tuple(stops), "ignore_eos": ignore_eos,
             "cfg_scale": float(cfg_scale), "logits_eos_inf": logits_eos_inf,
             "confidence_eos_eot_inf": confidence_eos_eot_inf, "cache": cache, "refresh_every": refresh_every,
-            "early_exit": leaves,
+            "refresh_tokens": refresh_tokens, "early_exit": leaves,
         }  # fmt: skip
         for name, value in values.items():
             object.__setattr__(self, name, value)

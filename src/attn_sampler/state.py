@@ -23,6 +23,7 @@ class RowState:
     block_length: Int[Tensor, " rows"]
     policy: Int[Tensor, " rows"]  # of the cache: index into POLICIES
     refresh_every: Int[Tensor, " rows"]  # 0 for never
+    refresh_tokens: Int[Tensor, " rows"]  # 0 for never
     steps_per_block: Int[Tensor, " rows"]  # 0 without a step budget
     temperature: Float[Tensor, " rows"]
     top_p: Float[Tensor, " rows"]
@@ -31,6 +32,7 @@ class RowState:
     cfg_scale: Float[Tensor, " rows"]
     no_eos: Bool[Tensor, " rows"]  # the end-of-sequence token is never proposed
     no_ends: Bool[Tensor, " rows"]  # nor any other end token (infill)
+    ends: Bool[Tensor, " rows"]  # its text ends at such a token
     unsure_eos: Bool[Tensor, " rows"]
     forward: Int[Tensor, " rows"]
     block_low: Int[Tensor, " rows"]  # -1 before the first forward
@@ -42,6 +44,7 @@ class RowState:
     held: Bool[Tensor, " rows"]  # the sampler is not done with the active block
     planned: Int[Tensor, " rows"]  # forwards of the whole row: its budget, or one per mask
     computed: Int[Tensor, " rows"]  # positions before it have their final keys and values in the slots
+    changed: Int[Tensor, " rows"]  # tokens written or taken back since the whole canvas was computed
 
     def apart(self, model: Model) -> Bool[Tensor, " rows"]:
         """Rows in which the left neighbour of a block's first position is computed in the block's first step only."""
@@ -75,6 +78,7 @@ class RowState:
             column(lengths, torch.long),
             column([POLICIES.index(policy) for policy in policies], torch.long),
             column([p.refresh_every or 0 for p in params], torch.long),
+            column([p.refresh_tokens or 0 for p in params], torch.long),
             column(budgets, torch.long),
             column([p.temperature for p in params], torch.float64),
             column([p.top_p for p in params], torch.float64),
@@ -83,6 +87,7 @@ class RowState:
             column([p.cfg_scale for p in params], torch.float64),
             column([p.logits_eos_inf for p in params], torch.bool),
             column([not ends for ends in may_end], torch.bool),
+            column([ends and not p.ignore_eos for ends, p in zip(may_end, params, strict=True)], torch.bool),
             column([p.confidence_eos_eot_inf for p in params], torch.bool),
             forward=zeros,
             block_low=zeros - 1,
@@ -94,6 +99,7 @@ class RowState:
             held=never,
             planned=torch.where(column(budgets, torch.long) > 0, column([p.steps or 0 for p in params], torch.long), masks),
             computed=zeros,
+            changed=zeros,
         )
 
 

@@ -22,6 +22,7 @@ from attn_sampler.cli.options import (
     Output,
     Raw,
     RefreshEvery,
+    RefreshTokens,
     Sampler,
     Seed,
     Steps,
@@ -63,6 +64,7 @@ def generate(
     stop: Stop = None,
     cache: CachePolicy = None,
     refresh_every: RefreshEvery = None,
+    refresh_tokens: RefreshTokens = None,
     early_exit: EarlyExit = None,
     *,
     output: Output,
@@ -75,7 +77,7 @@ def generate(
     params = _params(
         sampler, option, threshold, max_new_tokens=max_new_tokens, block_length=block_length, steps=steps,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, cache=cache, refresh_every=refresh_every,
-        early_exit=early_exit,
+        refresh_tokens=refresh_tokens, early_exit=early_exit,
     )  # fmt: skip
     engine = load_engine(model, loading)
     given: list[Any] = [_ids(text) for text in texts] if ids else list(texts)
@@ -99,6 +101,7 @@ def infill(
     seed: Seed = None,
     cache: CachePolicy = None,
     refresh_every: RefreshEvery = None,
+    refresh_tokens: RefreshTokens = None,
     early_exit: EarlyExit = None,
     *,
     output: Output,
@@ -109,7 +112,7 @@ def infill(
     params = _params(
         sampler, option, threshold, max_new_tokens=block_length, block_length=block_length,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, steps=steps, cache=cache,
-        refresh_every=refresh_every, early_exit=early_exit,
+        refresh_every=refresh_every, refresh_tokens=refresh_tokens, early_exit=early_exit,
     )  # fmt: skip
     engine = load_engine(model, loading)
     row = engine.prepare_infill(template.replace("\\n", "\n"), params, prompt=prompt, chat=False if raw else None)

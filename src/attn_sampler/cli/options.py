@@ -14,8 +14,8 @@ import typer
 __all__ = [
     "Adapter", "AllowCode", "AsJson", "BlockLength", "CachePolicy", "Data", "Device", "Dtype", "EarlyExit", "Family",
     "Limit", "Loading", "MaxNewTokens", "MaxRows", "Model", "Option", "Output", "Quantize", "Raw", "RefreshEvery",
-    "Sampler", "Seed", "Steps", "Stop", "Style", "SweptOption", "Tasks", "Temperature", "Threshold", "TopK", "TopP",
-    "TraceFile", "Watch", "spread",
+    "RefreshTokens", "Sampler", "Seed", "Steps", "Stop", "Style", "SweptOption", "Tasks", "Temperature", "Threshold", "TopK",
+    "TopP", "TraceFile", "Watch", "spread",
 ]  # fmt: skip
 
 # Which model, which sampler, how many tokens
@@ -43,6 +43,7 @@ CachePolicy = Annotated[
     typer.Option("--cache", help="none, block, sub-block, prefix or dual.  [default: block where it is exact, else none]"),
 ]
 RefreshEvery = Annotated[int | None, typer.Option(help="Passes after which --cache prefix or dual computes everything again.")]
+RefreshTokens = Annotated[int | None, typer.Option(help="New tokens after which these caches do so.")]
 EarlyExit = Annotated[
     str | None, typer.Option(help="prophet or sched may end the run early; options as name:option=value,option=value.")
 ]

@@ -1,7 +1,8 @@
 """DCD, deferred commitment decoding (arXiv 2601.02076): a threshold inside a window that slides with the text.
 
 The window holds the leftmost ``sub_block_length`` masks of the answer, so that a hard position keeps its window open while the
-window grows to the right, where blocks would force a commit at their border. The rule inside is Fast-dLLM's threshold.
+window grows to the right, where blocks would force a commit at their border. The rule inside is Fast-dLLM's threshold. Where an
+end token is written, the masks behind it become padding, so that the window ends there.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class DeferredCommitment:
 
     @property
     def needs(self) -> Needs:
-        return Needs(sub_block_length=self.sub_block_length, cut="leftmost", one_block=True)
+        return Needs(sub_block_length=self.sub_block_length, cut="leftmost", one_block=True, pads=True)
 
     def select(self, window: Window, memory: Memory) -> Selection:
         score = scores.confidence(window)
