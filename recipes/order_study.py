@@ -23,23 +23,31 @@ from typer.testing import CliRunner
 import attn_sampler as ats
 from attn_sampler import plots
 from attn_sampler.cli import app
-from attn_sampler.evals.order import Settings, measure, summary, task_items
+from attn_sampler.evals.order import Settings, measure, task_items
+from attn_sampler.evals.order_summary import summary
 
 PROMPT, TARGET = "Tom has 3 apples. He buys 4 more. How many apples does Tom have?", "3 + 4 = 7"
 DOCS = Path(__file__).parents[1] / "docs"
 COLUMNS = (
-    ("surrogate_gain", "surrogate"), ("log_likelihood", "log-likelihood"), ("regret", "regret"), ("over_random", "over random"),
+    ("surrogate", "surrogate"), ("surrogate_gain", "gain"), ("log_likelihood", "log-likelihood"), ("gap", "gap"),
+    ("regret", "regret"), ("over_random", "over random"),
 )  # fmt: skip
-EXPLAINED = """`surrogate`: share of the greatest possible improvement on an average order by Σ_j Σ_{i before j} A_ij (1 is its
-exact optimum). `log-likelihood` of the reference answer in nats; `regret`: the best order's minus it; `over random`: it minus the
-mean of the prompt's random orders. `rank correlation`: Spearman's, of surrogate and gap over a prompt's random orders, mean over
-prompts; 1 if the surrogate ranks orders rightly. Brackets: 95 % percentile bootstrap over prompts, 2000 resamples. *Re-computed*
-orders look at a new forward pass for every position, the other orders by attention at one of the masked answer."""
+EXPLAINED = """`surrogate`: Σ_j Σ_{i before j} A_ij, the attention that the order costs. `gain`: share of the greatest possible
+improvement on an average order by it (1 is its exact optimum). `log-likelihood` of the reference answer in nats; `gap`: the
+full-context ideal minus it; `regret`: the best order's minus it; `over random`: it minus the mean of the prompt's random orders.
+`rank correlation`: Spearman's, of surrogate and gap over a prompt's orders, mean over prompts; 1 if the surrogate ranks orders
+rightly; over its random orders, and over the named ones (equal orders once, without `best`, which the likelihood itself chose).
+Brackets: 95 % percentile bootstrap over prompts, 2000 resamples. *Re-computed* orders look at a new forward pass for every
+position, the other orders by attention at one of the masked answer. Where a table is of all lengths, nats and surrogate are per
+token of the target."""
 
 
-def cell(values: Sequence[float | None]) -> str:
+def cell(values: Sequence[float | None], digits: int = 2) -> str:
     mean, low, high = values
-    return "–" if mean is None else f"{mean:z.2f} ({low:z.2f} – {high:z.2f})"
+    if mean is None:
+        return "–"
+    shown = f"{mean:z.{digits}f}"
+    return shown if low is None or high is None else f"{shown} ({low:z.{digits}f} – {high:z.{digits}f})"
 
 
 def page(groups: Sequence[dict[str, Any]], conditions: str) -> str:
@@ -54,15 +62,18 @@ def page(groups: Sequence[dict[str, Any]], conditions: str) -> str:
     ]
     parts += [conditions, ""]
     for group in groups:
-        best = "exact, over all orders" if group["best"] == "exact" else "of the orders tried"
-        parts += [f"## {group['task']}, {group['tokens']} tokens", ""]
+        low, high = group["lengths"]
+        length = f"{low} tokens" if group["per"] == "target" else f"all lengths ({low} to {high} tokens), per token"
+        digits = 2 if group["per"] == "target" else 3
+        parts += [f"## {group['task']}, {length}", ""]
         parts += [
-            f"{group['prompts']} prompts; full-context ideal {cell(group['ideal'])}; rank correlation "
-            f"{cell(group['rank_correlation'])}; best order: {best}.", "",
+            f"{group['prompts']} prompts; full-context ideal {cell(group['ideal'], digits)}; rank correlation over random orders "
+            f"{cell(group['rank_correlation'])}, over named orders {cell(group['rank_correlation_named'])}; the best order is "
+            f"known for {group['best_known']} of {group['prompts']}, else it is the best of those tried.", "",
         ]  # fmt: skip
         parts += ["| order | " + " | ".join(title for _, title in COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
         for name, cells in group["orders"].items():
-            parts.append(f"| {name} | " + " | ".join(cell(cells[key]) for key, _ in COLUMNS) + " |")
+            parts.append(f"| {name} | " + " | ".join(cell(cells[key], digits) for key, _ in COLUMNS) + " |")
         parts.append("")
     return "\n".join(parts)
 

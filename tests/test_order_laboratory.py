@@ -335,30 +335,6 @@ def test_problems_are_held_out_and_the_same_for_a_seed() -> None:
 # --- statistics -------------------------------------------------------------------------------------------------------
 
 
-def test_a_summary_by_hand() -> None:
-    def record(tokens: int, best: float, exact: float, attention: float, correlation: float | None) -> dict[str, Any]:
-        return {
-            "task": "made", "tokens": tokens, "ideal": -1.0, "best": best, "best_is_exact": True, "surrogate_mean": 3.0,
-            "surrogate_bound": 1.0, "rank_correlation": correlation,
-            "orders": {
-                "exact": {"surrogate": 1.0, "log_likelihood": exact}, "attention": {"surrogate": 2.0, "log_likelihood": attention}
-            },
-            "random": {"surrogate": [2.0, 4.0], "log_likelihood": [-5.0, -7.0]},
-        }  # fmt: skip
-
-    groups = order.summary(
-        [record(4, -2.0, -3.0, -4.0, 0.5), record(5, -1.0, -1.0, -1.0, None), record(4, -2.0, -5.0, -2.0, 0.1)]
-    )
-    assert [(g["tokens"], g["prompts"], g["best"]) for g in groups] == [(4, 2, "exact"), (5, 1, "exact")]
-    found = groups[0]["orders"]["attention"]
-    assert found["surrogate_gain"][0] == 0.5
-    assert [found[key][0] for key in ("log_likelihood", "gap", "regret", "over_random")] == [-3.0, 2.0, 1.0, 3.0]
-    assert groups[0]["rank_correlation"] == [pytest.approx(0.3), 0.1, 0.5]
-    assert groups[1]["rank_correlation"] == [None, None, None]
-    assert groups[0]["orders"]["random"]["surrogate_gain"][0] == 0.0
-    assert groups[0]["orders"]["random"]["over_random"] == [0.0, 0.0, 0.0]
-
-
 def test_the_bootstrap_covers_the_mean_as_often_as_it_says() -> None:
     data = torch.randn(40, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)  # 300 studies of 40 prompts
     low, high = bootstrap(data)
@@ -399,6 +375,7 @@ def test_the_command_on_one_prompt(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     (group,) = found["groups"]
     assert group["tokens"] == 5
     assert {"exact", "attention", "net", "confidence", "margin", "entropy", "left-to-right", "random"} <= set(group["orders"])
+    assert {"surrogate", "log_likelihood", "gap", "regret"} < set(group["orders"]["net"])
     first = plot.read_bytes()
     assert run(monkeypatch, *words) == 0
     assert plot.read_bytes() == first
@@ -420,6 +397,19 @@ def test_the_command_on_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert run(monkeypatch, *words) == 0
     assert json.loads(capsys.readouterr().out) == found
     assert out.read_bytes() == kept
+
+
+def test_a_file_of_many_lengths_gives_one_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "many.jsonl"
+    targets = ("3 + 4", "3 + 4 = 7", "3 + 4 = 7 + 4")
+    file.write_text("".join(json.dumps({"prompt": PROMPT, "target": target}) + "\n" for target in targets))
+    assert run(monkeypatch, "--file", str(file), "--random", "2", "--best-up-to", "0") == 0
+    out = capsys.readouterr().out
+    assert out.count("random orders") == 1
+    assert "prompt, all lengths (3 to 7 tokens), 3 prompts" in out
+    assert " – " in next(line for line in out.splitlines() if line.startswith("confidence"))
 
 
 @pytest.mark.parametrize(

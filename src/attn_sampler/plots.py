@@ -69,37 +69,64 @@ def check(path: Path) -> None:
         raise InvalidInputError("plot", str(path), f"give a name that ends in one of: {', '.join(ENDINGS)}")
 
 
+PANELS = (  # of the order laboratory: measure, whether it grows with the target, what the axis says
+    ("surrogate", True, "surrogate per token"),
+    ("surrogate_gain", False, "surrogate's gain on an average\norder (1 is its best order's)"),
+    ("log_likelihood", True, "log-likelihood per token, nats"),
+    ("regret", True, "regret per token, nats\n(0 is the best order)"),
+)
+
+
 @_styled
 def order_laboratory(groups: Sequence[Mapping[str, Any]]) -> Figure:
-    """What `attn_sampler.evals.order.summary` found: surrogate, regret and rank correlation, a colour per task and length."""
+    """What `attn_sampler.evals.order_summary.summary` found: a line per order, a colour per task and length.
+
+    What grows with the target is drawn per token, so that lengths compare.
+    """
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(name for group in groups for name in group["orders"]))
-    labels = [f"{group['task']}, {group['tokens']} tokens (n = {group['prompts']})" for group in groups]
-    figure = Figure(figsize=(9.0, 1.5 + 0.34 * len(names)), layout="constrained")
-    left, middle, right = figure.subplots(1, 3, width_ratios=[3, 3, 1.6])
-    for axes, measure in ((left, "surrogate_gain"), (middle, "regret")):
+    names = [*dict.fromkeys(name for group in groups for name in group["orders"] if name != "random"), "random"]
+    figure = Figure(figsize=(13.0, 1.6 + 0.34 * len(names)), layout="constrained")
+    *panels, last = figure.subplots(1, len(PANELS) + 1, width_ratios=[3] * len(PANELS) + [2])
+    for axes, (measure, grows, label) in zip(panels, PANELS, strict=True):
         for i, group in enumerate(groups):
-            cells = [group["orders"].get(name, {}).get(measure) for name in names]
-            _intervals(axes, cells, i, len(groups), labels[i])
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_yticks(range(len(names)), names if axes is left else [""] * len(names))
-        axes.grid(axis="y", color=GRID, linewidth=0.6)
-        axes.set_axisbelow(True)
-    left.set_xlabel("surrogate: share of the best\nimprovement on an average order")
-    left.axvline(0, color=INK, linewidth=0.8)
-    middle.set_xlabel("regret in log-likelihood, nats\n(0 is the best order)")
-    middle.set_xlim(left=-0.02 * middle.get_xlim()[1])
+            scale = group["tokens"] if grows and group["per"] == "target" else 1
+            cells = [_divided(group["orders"].get(name, {}).get(measure), scale) for name in names]
+            _intervals(axes, cells, i, len(groups), _group_label(group))
+        _lines(axes, names if axes is panels[0] else [""] * len(names))
+        axes.set_xlabel(label)
+        axes.locator_params(axis="x", nbins=4)
+    panels[1].axvline(0, color=INK, linewidth=0.8)
+    panels[3].set_xlim(left=-0.02 * panels[3].get_xlim()[1])
     for i, group in enumerate(groups):
-        _intervals(right, [group["rank_correlation"]], i, len(groups), labels[i])
-    right.axvline(0, color=INK, linewidth=0.8)
-    right.set_xlim(-1, 1)
-    right.set_ylim(0.5, -0.5)
-    right.set_yticks([])
-    right.set_xlabel("rank correlation of\nsurrogate and gap")
-    handles, shown = left.get_legend_handles_labels()
-    figure.legend(handles, shown, loc="outside upper center", ncols=min(len(groups), 4), frameon=False)
+        cells = [group["rank_correlation"], group["rank_correlation_named"]]
+        _intervals(last, cells, i, len(groups), _group_label(group))
+    last.axvline(0, color=INK, linewidth=0.8)
+    last.set_xlim(-1, 1)
+    _lines(last, ["random\norders", "named\norders"])
+    last.set_xlabel("rank correlation of\nsurrogate and gap")
+    handles, shown = panels[0].get_legend_handles_labels()
+    figure.legend(handles, shown, loc="outside upper center", ncols=min(len(groups), 5), frameon=False)
     return figure
+
+
+def _group_label(group: Mapping[str, Any]) -> str:
+    """Task, length and number of prompts of a group of the order laboratory."""
+    low, high = group["lengths"]
+    length = f"{low} tokens" if low == high else f"all, {low} to {high} tokens"
+    return f"{group['task']}, {length} (n = {group['prompts']})"
+
+
+def _divided(cell: Sequence[float | None] | None, by: float) -> list[float | None] | None:
+    return None if cell is None else [None if x is None else x / by for x in cell]
+
+
+def _lines(axes: Axes, names: Sequence[str]) -> None:
+    """One line of the plot per name, from the top."""
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 @_styled
@@ -115,10 +142,7 @@ def accuracies(summaries: Sequence[Summary]) -> Figure:
         found = {s.setting: (s.accuracy, s.low, s.high) for s in summaries if s.task == task}
         n = max(s.n for s in summaries if s.task == task)
         _intervals(axes, [found.get(name) for name in names], i, len(tasks), f"{task} (n = {n})")
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_yticks(range(len(names)), names)
-    axes.grid(axis="y", color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
+    _lines(axes, names)
     axes.set_xlabel("share solved, 95 % interval")
     figure.legend(loc="outside upper center", ncols=len(tasks), frameon=False)
     return figure
@@ -273,12 +297,15 @@ def _look(i: int) -> dict[str, Any]:
 
 
 def _intervals(axes: Axes, cells: Sequence[Sequence[float | None] | None], i: int, of: int, label: str) -> None:
-    """One series of [mean, low, high], one line of the plot each; series ``i`` of ``of`` is moved off the line a little."""
-    known = [(y, *(x for x in cell if x is not None)) for y, cell in enumerate(cells) if cell is not None and None not in cell]
+    """One series of [mean, low, high], one line of the plot each; series ``i`` of ``of`` is moved off the line a little.
+
+    A mean without an interval is a point; without a mean nothing is drawn.
+    """
+    known = [(y, [cell[0] if x is None else x for x in cell]) for y, cell in enumerate(cells) if cell and cell[0] is not None]
     offset = (i - (of - 1) / 2) * 0.7 / max(of, 1)
-    spread = [[mean - low for _, mean, low, _ in known], [high - mean for _, mean, _, high in known]]
+    spread = [[mean - low for _, (mean, low, _) in known], [high - mean for _, (mean, _, high) in known]]
     axes.errorbar(
-        [mean for _, mean, _, _ in known], [y + offset for y, *_ in known], xerr=spread, markersize=4, linewidth=1, label=label,
+        [mean for _, (mean, *_) in known], [y + offset for y, _ in known], xerr=spread, markersize=4, linewidth=1, label=label,
         linestyle="none", **_look(i),
     )  # fmt: skip
 

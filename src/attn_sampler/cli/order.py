@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["order"]
 
-COLUMNS = (("surrogate_gain", "gain"), ("log_likelihood", "log-likelihood"), ("regret", "regret"), ("over_random", "over random"))
+COLUMNS = (
+    ("surrogate", "surrogate"), ("surrogate_gain", "gain"), ("log_likelihood", "log-likelihood"), ("gap", "gap"),
+    ("regret", "regret"), ("over_random", "over random"),
+)  # fmt: skip
+GUTTER = 2  # spaces between columns
 
 
 @spread
@@ -52,7 +58,8 @@ def order(
 ) -> None:
     """How likely a target is in every order, beside what attention says of the order."""
     from attn_sampler import plots
-    from attn_sampler.evals.order import Settings, measure, summary
+    from attn_sampler.evals.order import Settings, measure
+    from attn_sampler.evals.order_summary import summary
 
     settings = Settings(max_new_tokens, random_orders, best_up_to, norm, seed)  # type: ignore[arg-type]
     if prompt is not None and file is not None:
@@ -80,8 +87,9 @@ def order(
     if as_json:
         typer.echo(json.dumps({"conditions": conditions, "groups": groups}, ensure_ascii=False))
         return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for group in groups:
-        _print_group(group)
+        typer.echo("\n".join(_lines(group, width)) + "\n")
     typer.echo(", ".join(f"{k} {v}" for k, v in conditions.items()), err=True)
 
 
@@ -125,18 +133,57 @@ def _items(
     return [next(answers) if target is None else item(engine, prompt, target, chat=chat) for prompt, target in given]
 
 
-def _print_group(group: dict[str, Any]) -> None:
-    best = "the best order is known" if group["best"] == "exact" else "best: of the orders tried"
-    count = f"{group['prompts']} prompt{'' if group['prompts'] == 1 else 's'}"
-    typer.echo(f"{group['task']}, {group['tokens']} tokens, {count}, {best}")
-    width = 16 if group["prompts"] == 1 else 27  # one prompt has no interval
-    typer.echo(f"{'order':<24}" + "".join(f"{title:>{width}}" for _, title in COLUMNS))
-    for name, cells in group["orders"].items():
-        typer.echo(f"{name:<24}" + "".join(f"{_cell(cells[key]):>{width}}" for key, _ in COLUMNS))
-    typer.echo(f"ideal {_cell(group['ideal'])}; rank correlation of surrogate and gap {_cell(group['rank_correlation'])}")
+def _lines(group: dict[str, Any], width: int | None) -> list[str]:
+    """A group as text: what it is, a table of its orders, what is one number for all of them.
+
+    Args:
+        width: characters of a line at most, where the names and one column fit; None for no limit.
+    """
+    head = ["order", *group["orders"]]
+    columns = [[title, *(_cell(cells[key]) for cells in group["orders"].values())] for key, title in COLUMNS]
+    lines = [_title(group)]
+    for some in _fitting(head, columns, width):
+        shown = [_aligned(head, left=True), *map(_aligned, some)]
+        lines += ["".join(row) for row in zip(*shown, strict=True)]
+    lines.append(
+        f"ideal {_cell(group['ideal'])}; rank correlation of surrogate and gap over random orders "
+        f"{_cell(group['rank_correlation'])}, over named orders {_cell(group['rank_correlation_named'])}"
+    )
     if group["bound_reached"][0] < 1:
-        typer.echo(f"the surrogate's lower bound is {_cell(group['bound_reached'])} of what local search found")
-    typer.echo("")
+        lines.append(f"the surrogate's lower bound is {_cell(group['bound_reached'])} of what local search found")
+    return lines
+
+
+def _title(group: dict[str, Any]) -> str:
+    known, n = group["best_known"], group["prompts"]
+    best = "the best order is known" if known == n else "best: of the orders tried"
+    if 0 < known < n:
+        best = f"the best order is known for {known} of them, else of the orders tried"
+    count = f"{n} prompt{'' if n == 1 else 's'}"
+    if group["per"] == "target":
+        return f"{group['task']}, {group['tokens']} tokens, {count}, {best}"
+    low, high = group["lengths"]
+    return f"{group['task']}, all lengths ({low} to {high} tokens), {count}, {best}; nats and surrogate per token"
+
+
+def _fitting(head: Sequence[str], columns: Sequence[list[str]], width: int | None) -> list[list[list[str]]]:
+    """The columns in as few tables as it takes for each, the names in front, to be no wider than ``width``."""
+    tables: list[list[list[str]]] = [[]]
+    first = used = max(map(len, head))
+    for column in columns:
+        wide = GUTTER + max(map(len, column))
+        if width is not None and tables[-1] and used + wide > width:
+            tables.append([])
+            used = first
+        tables[-1].append(column)
+        used += wide
+    return tables
+
+
+def _aligned(column: Sequence[str], left: bool = False) -> list[str]:
+    """Cells of the width of the widest one, names to the left, numbers to the right behind a gutter."""
+    width = max(map(len, column))
+    return [f"{cell:<{width}}" if left else f"{cell:>{GUTTER + width}}" for cell in column]
 
 
 def _cell(values: Sequence[float | None]) -> str:
@@ -144,4 +191,4 @@ def _cell(values: Sequence[float | None]) -> str:
     mean, low, high = values
     if mean is None:
         return "–"
-    return f"{mean:z.3f}" if low is None or high is None or low == high else f"{mean:z.3f} ({low:z.3f} – {high:z.3f})"
+    return f"{mean:z.3f}" if low is None or high is None else f"{mean:z.3f} ({low:z.3f} – {high:z.3f})"

@@ -2,7 +2,7 @@
 
 One record per prompt: what the target's log-likelihood is under each named order and under random ones, what the surrogate says
 of the same orders, and how far each is from the best. Records go to a JSON Lines file as they are made; a run that was cut off
-goes on where it stopped. `summary` turns them into means with bootstrap intervals over prompts.
+goes on where it stopped. `attn_sampler.evals.order_summary` turns them into means with intervals over prompts.
 """
 
 from __future__ import annotations
@@ -33,19 +33,18 @@ from attn_sampler.evals.likelihood import (
     place_target,
     subset_log_likelihood,
 )
-from attn_sampler.evals.statistics import bootstrap, spearman
+from attn_sampler.evals.statistics import spearman
 from attn_sampler.evals.tasks import problems
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
 from attn_sampler.rng import ORDER, uniform
 from attn_sampler.text import encode
 
-__all__ = ["Item", "Settings", "answered", "examine", "item", "measure", "summary", "task_items"]
+__all__ = ["Item", "Record", "Settings", "answered", "examine", "item", "measure", "task_items"]
 
 Record = dict[str, Any]
 
 FORMAT, VERSION = "attn-sampler-orders", 1
-MEASURES = ("surrogate_gain", "log_likelihood", "gap", "regret", "over_random")
 
 
 @dataclass(frozen=True)
@@ -247,60 +246,3 @@ def _check_model(engine: Engine, thing: Item, settings: Settings, record: Record
     close = math.isclose(mean, record["surrogate_mean"], rel_tol=1e-3)
     if not close or not math.isclose(likely, record["ideal"], rel_tol=1e-3, abs_tol=1e-3):
         raise InvalidInputError("out", str(out), "it holds a run of another model, or of other weights: give another file")
-
-
-# --- what came out --------------------------------------------------------------------------------------------------
-
-
-def summary(records: Sequence[Record], seed: int = 0) -> list[dict[str, Any]]:
-    """Means over the prompts of each task and target length, each as [mean, low, high] with a 95 % bootstrap interval.
-
-    Per order: ``surrogate_gain``, the share of the greatest possible improvement on an average order (0: an average order; 1: the
-    surrogate's optimum or, beyond `orders.EXACT_LIMIT` positions, the best that was found); and in nats per target
-    ``log_likelihood``, ``gap``, the full-context ideal minus it, ``regret``, the best order's minus it, and ``over_random``, it
-    minus the mean of the prompt's random orders. ``random`` is that mean.
-
-    Per group: ``rank_correlation`` of surrogate and gap over the random orders, 1 if the surrogate ranks them rightly;
-    ``bound_reached``, lower bound ÷ the best surrogate found (1: proved optimal).
-    """
-    groups: dict[tuple[str, int], list[Record]] = {}
-    for record in records:
-        groups.setdefault((record["task"], record["tokens"]), []).append(record)
-    return [_group(task, tokens, some, seed) for (task, tokens), some in groups.items()]
-
-
-def _group(task: str, tokens: int, records: Sequence[Record], seed: int) -> dict[str, Any]:
-    names = [*records[0]["orders"], "random"]
-    rows = []
-    for record in records:
-        first = next(iter(record["orders"].values()))["surrogate"]
-        correlation = math.nan if record["rank_correlation"] is None else record["rank_correlation"]
-        row = [record["ideal"], correlation, record["surrogate_bound"] / first if first else 1.0]
-        for name in names:
-            row += _measures(record, name, first)
-        rows.append(row)
-    values = torch.tensor(rows, dtype=torch.float64)
-    low, high = bootstrap(values, seed)
-    cells = [
-        [None if math.isnan(number) else number for number in cell]
-        for cell in torch.stack([values.nanmean(0), low, high], 1).tolist()
-    ]
-    width = len(MEASURES)
-    return {
-        "task": task, "tokens": tokens, "prompts": len(records),
-        "best": "exact" if records[0]["best_is_exact"] else "of the orders tried",
-        "ideal": cells[0], "rank_correlation": cells[1], "bound_reached": cells[2],
-        "orders": {
-            name: dict(zip(MEASURES, cells[3 + width * i : 3 + width * (i + 1)], strict=True)) for i, name in enumerate(names)
-        },
-    }  # fmt: skip
-
-
-def _measures(record: Record, name: str, optimum: float) -> tuple[float, ...]:
-    """`MEASURES` of one order of one prompt; the gain is NaN where all orders cost the same."""
-    average = {key: sum(values) / len(values) for key, values in record["random"].items()}
-    one = average if name == "random" else record["orders"][name]
-    cost, found = one["surrogate"], one["log_likelihood"]
-    room = record["surrogate_mean"] - optimum
-    gain = (record["surrogate_mean"] - cost) / room if room > 0 else math.nan
-    return gain, found, record["ideal"] - found, record["best"] - found, found - average["log_likelihood"]
