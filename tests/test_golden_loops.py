@@ -19,6 +19,27 @@ LOOPS = Path(__file__).parent / "golden" / "loops"
 MODELS = LOOPS.parent / "models"
 
 
+COUNTS = {
+    "dream_diffusion_generate": 22,
+    "dream_left_padded_batch": 8,
+    "eb_sampler": 16,
+    "fast_dllm_v1__llada_gqa": 36,
+    "fast_dllm_v1__llada_mha": 18,
+    "fast_dllm_v1_dream_block": 12,
+    "fast_dllm_v2_generate": 35,
+    "klass_llada": 18,
+    "llada21_generate": 12,
+    "llada2_generate": 14,
+    "llada_generate__llada_gqa": 12,
+    "llada_generate__llada_mha": 12,
+    "llada_generate_cfg_and_batch": 12,
+    "llada_generate_eos_options": 12,
+    "llada_moe_generate": 9,
+    "sdar_generate": 24,
+}
+"""Runs of every file: all of them are compared."""
+
+
 def runs_of(name: str) -> list[dict[str, Any]]:
     content = json.loads((LOOPS / f"{name}.json").read_text())
     return [run | {"model": content["model"]} for run in content["runs"]]
@@ -76,6 +97,8 @@ def dream(settings: dict[str, Any]) -> SamplingParams:
 
 def sdar(settings: dict[str, Any]) -> SamplingParams:
     lengths = {"max_new_tokens": settings["gen_length"], "ignore_eos": True}
+    if settings["sampling"] == "top_k_1":  # its confidence is among one token, so always 1: every threshold takes whole blocks
+        return SamplingParams(sampler="fast-dllm", threshold=0, **lengths)
     if settings["remasking_strategy"] == "low_confidence_dynamic":
         return SamplingParams(sampler="fast-dllm", threshold=settings["confidence_threshold"], **lengths)
     if settings["remasking_strategy"] == "low_confidence_static":
@@ -97,6 +120,7 @@ def fast_dllm_v2(settings: dict[str, Any]) -> SamplingParams:
         sub_block_length=settings["small_block_size"],
         max_new_tokens=settings["max_new_tokens"],
         cache="block" if settings["variant"] == "no_block_cache" else "sub-block",
+        compat="reference" if settings["variant"] == "block_cache_stale_upstream" else "none",
     )
 
 
@@ -112,6 +136,11 @@ READ = {
     "dream_diffusion_generate": dream,
 }
 """Files whose runs have one model, one prompt each, and no end of their own."""
+
+
+def test_no_run_is_left_out() -> None:
+    """Every test takes all runs of its files, and the expected number of passes follows from the reference's by a stated rule."""
+    assert {path.stem: len(runs_of(path.stem)) for path in LOOPS.glob("*.json")} == COUNTS
 
 
 def load(model: str, **arguments: Any) -> Engine:
@@ -144,6 +173,7 @@ def replayed(name: str) -> list[tuple[Result, list[int]]]:
 def every_run() -> list[Any]:
     out = []
     for name in READ:
+        assert len(runs_of(name)) == COUNTS[name]
         for i, run in enumerate(runs_of(name)):
             shown = {k: v for k, v in run["settings"].items() if v not in (None, False, "none", "low_confidence")}
             out.append(pytest.param(name, i, id=f"{name}-{i}-{'-'.join(f'{k}={v}' for k, v in shown.items())}"))
@@ -168,7 +198,7 @@ def test_streamed_alone_the_run_is_the_same(name: str, llada_gqa: Engine) -> Non
     assert commit_steps(steps, run["settings"]["gen_length"]) == run["commit_step"]
 
 
-@pytest.mark.parametrize("i", range(12))
+@pytest.mark.parametrize("i", range(COUNTS["llada_generate_cfg_and_batch"]))
 def test_guided_and_left_padded_batches(i: int, llada_gqa: Engine) -> None:
     """The reference pads on the left; here the same prompts go in unpadded, as rows of different length."""
     run = runs_of("llada_generate_cfg_and_batch")[i]
@@ -180,7 +210,7 @@ def test_guided_and_left_padded_batches(i: int, llada_gqa: Engine) -> None:
     assert {r.forwards for r in results} == {run["nfe"]}
 
 
-@pytest.mark.parametrize("i", range(12))
+@pytest.mark.parametrize("i", range(COUNTS["llada_generate_eos_options"]))
 def test_end_token_options(i: int) -> None:
     run = runs_of("llada_generate_eos_options")[i]
     settings = run["settings"]
@@ -193,7 +223,7 @@ def test_end_token_options(i: int) -> None:
     assert without.token_ids == run["output_ids_without_option"][n:]
 
 
-@pytest.mark.parametrize("i", range(8))
+@pytest.mark.parametrize("i", range(COUNTS["dream_left_padded_batch"]))
 def test_dream_with_left_padded_batches(i: int) -> None:
     run = runs_of("dream_left_padded_batch")[i]
     rows = zip(run["prompt_ids"], run["settings"]["attention_mask"], strict=True)
@@ -205,58 +235,84 @@ def test_dream_with_left_padded_batches(i: int) -> None:
 
 
 @pytest.mark.parametrize("cache", ["none", "block"])
-@pytest.mark.parametrize("block_length", [4, 8])
-def test_sdar(block_length: int, cache: str) -> None:
-    """The reference fills its cache in passes of their own; here those positions run with the next block's first pass."""
+@pytest.mark.parametrize(("block_length", "count"), [(4, 21), (8, 3)])
+def test_sdar(block_length: int, count: int, cache: str) -> None:
+    """The reference fills its cache in passes that write nothing: one for the prompt's whole blocks, if it has any, and one after
+    every block. Here those positions run with the next block's first pass, or not at all after the last."""
     runs = [run for run in runs_of("sdar_generate") if run["settings"]["block_length"] == block_length]
-    runs = [run for run in runs if run["settings"]["sampling"] == "argmax"]  # top_k_1 commits whole blocks, see ORIGIN.md
-    assert len(runs) >= 3
+    assert len(runs) == count
     engine = load("sdar", block_length=block_length)
     params = [with_cache(sdar(run["settings"]), cache) for run in runs]
     results = engine.generate([run["prompt_ids"] for run in runs], params)
     for run, result in zip(runs, results, strict=True):
-        n = len(run["prompt_ids"])
-        assert result.token_ids == run["output_ids"][n : n + run["settings"]["gen_length"]]
-        assert result.forwards == run["nfe_denoise"]
+        n, new = len(run["prompt_ids"]), run["settings"]["gen_length"]
+        whole = n // block_length
+        assert result.token_ids == run["output_ids"][n : n + new]
+        assert result.forwards == run["nfe"] - (whole > 0) - (-(-(n + new) // block_length) - whole)
 
 
-def with_cache(params: SamplingParams, cache: str) -> SamplingParams:
+def with_cache(params: SamplingParams, cache: str, **more: Any) -> SamplingParams:
     settings = params.to_dict()
     options = settings.pop("options")
-    return SamplingParams(**settings | options | {"cache": cache})
+    return SamplingParams(**settings | options | {"cache": cache} | more)
+
+
+def ended(step: Step, eos: int, length: int) -> bool:
+    """Whether the answer's first end token has nothing masked before it."""
+    answer = step.ids[step.start : step.start + length]
+    return eos in answer and step.start + answer.index(eos) < min(step.masked, default=len(step.ids))
 
 
 @pytest.mark.parametrize("cache", ["none", "block"])
-@pytest.mark.parametrize(
-    ("name", "i"), [("llada2_generate", i) for i in range(14)] + [("llada21_generate", i) for i in range(12)]
-)
-def test_llada2(name: str, i: int, cache: str) -> None:
-    """Filling masks (2.0), and correcting what was filled (2.1). The reference goes on to the end of a block that holds the end
-    of the answer; here the answer ends as soon as nothing before it is masked."""
-    run = runs_of(name)[i]
-    engine = load("llada2", eos_ids=[run["settings"]["eos_id"]])
-    params = with_cache(llada2(run["settings"]), cache)
+@pytest.mark.parametrize("i", range(COUNTS["llada2_generate"]))
+def test_llada2(i: int, cache: str) -> None:
+    """The reference fills the block that holds the end; with ``eos_early_stop`` it looks for an end in passes that write an end
+    token. Here the answer ends as soon as nothing before its end is masked, or, with ``compat="reference"``, with the block."""
+    run = runs_of("llada2_generate")[i]
+    settings, eos, length = run["settings"], run["settings"]["eos_id"], run["settings"]["gen_length"]
+    engine, params = load("llada2", eos_ids=[eos]), with_cache(llada2(settings), cache)
+    steps = list(engine.stream(run["prompt_ids"], with_cache(params, cache, compat="reference")))
+    assert steps[-1].result is not None
+    assert steps[-1].result.token_ids == run["output_ids"]
+    noticed = [step.forward for step in steps if ended(step, eos, length) and eos in step.tokens and settings["eos_early_stop"]]
+    assert (noticed or [len(steps)])[0] == run["nfe"]
     result = engine.generate([run["prompt_ids"]], params)[0]
     assert result.token_ids == run["output_ids"]
-    assert result.forwards == run["nfe"] if result.finish_reason == "length" else result.forwards <= run["nfe"]
+    assert result.forwards == next(step.forward for step in steps if ended(step, eos, length) or step.finished)
 
 
-V2 = [run for run in runs_of("fast_dllm_v2_generate") if run["settings"]["variant"] != "block_cache_stale_upstream"]
+@pytest.mark.parametrize("cache", ["none", "block"])
+@pytest.mark.parametrize("i", range(COUNTS["llada21_generate"]))
+def test_llada21(i: int, cache: str) -> None:
+    """With edits the reference writes all blocks and cuts the answer afterwards, as ``ignore_eos`` does here. Without that the
+    answer ends with the block that holds its end."""
+    run = runs_of("llada21_generate")[i]
+    eos = run["settings"]["eos_id"]
+    engine, params = load("llada2", eos_ids=[eos]), with_cache(llada2(run["settings"]), cache)
+    steps = list(engine.stream(run["prompt_ids"], with_cache(params, cache, ignore_eos=True)))
+    assert len(steps) == run["nfe"]
+    assert steps[-1].result is not None
+    everything = steps[-1].result.token_ids
+    assert everything[: everything.index(eos) + 1 if eos in everything else None] == run["output_ids"]
+    result = engine.generate([run["prompt_ids"]], params)[0]
+    assert result.token_ids == run["output_ids"]
+    ends = (eos in everything[: max(0, step.settled - step.start)] or step.finished for step in steps)
+    assert result.forwards == next(step.forward for step, end in zip(steps, ends, strict=True) if end)
 
 
-@pytest.mark.parametrize("run", V2, ids=lambda run: "-".join(map(str, run["settings"].values())) + f"-{len(run['prompt_ids'])}")
-def test_fast_dllm_v2(run: dict[str, Any]) -> None:
-    """The reference runs the prompt's whole blocks in a pass of their own; it counts here where it writes a token already."""
+@pytest.mark.parametrize("i", range(COUNTS["fast_dllm_v2_generate"]))
+def test_fast_dllm_v2(i: int) -> None:
+    """The reference runs the prompt's whole blocks in a pass of their own, which writes a token only where nothing of the prompt
+    is left over. One of its copies keeps the block cache of the block before: 8 of the runs."""
+    run = runs_of("fast_dllm_v2_generate")[i]
     settings, n = run["settings"], len(run["prompt_ids"])
     engine = load("fast_dllm_v2", eos_ids=[settings["stop_token"]])
     want = run["output_ids"][n:]
-    caches = ["none", "block"] if settings["variant"] == "no_block_cache" else ["sub-block"]
-    for policy in caches:
+    for policy in ["none", "block"] if settings["variant"] == "no_block_cache" else ["sub-block"]:
         settled: list[int] = []
         for step in engine.stream(run["prompt_ids"], with_cache(fast_dllm_v2(settings | {"max_new_tokens": 128}), policy)):
             settled = step.ids[n : step.settled]
             if len(settled) >= len(want):  # the reference stops after the first token of a further block
                 break
         assert settled[: len(want)] == want
-        prefill = n >= 32 and n % 32 != 0
-        assert step.forward == run["nfe"] - prefill
+        assert step.forward == run["nfe"] - (n > 32 and n % 32 > 0)

@@ -173,7 +173,7 @@ class Batch:
         masked = torch.where(fresh, left, state.block_masked)
         step = torch.where(fresh, 0, state.step_in_block)
         opening = (
-            (step == 0) & state.apart(model) & canvas.masked.gather(1, low[:, None])[:, 0]
+            (step == 0) & state.apart(model) & canvas.masked.gather(1, low[:, None])[:, 0] & (low > state.dropped)
             if model.shift
             else torch.zeros_like(fresh)
         )
@@ -216,6 +216,9 @@ class Batch:
         """One forward pass; rows with guidance ride along a second time with their given tokens masked."""
         canvas = self.canvas
         ids, valid = canvas.ids, canvas.valid
+        drops = any(p.sampler.needs.drops_block for p in self.params)
+        if drops:
+            valid = valid & (torch.arange(ids.shape[1], device=ids.device) >= self.state.dropped[:, None])
         guided = [i for i, p in enumerate(self.params) if p.cfg_scale > 0]
         asks = [question.ask for question in asked]
         if guided:
@@ -226,7 +229,7 @@ class Batch:
             for question in asked:
                 twins = torch.tensor([place.get(i, i) for i in question.rows], device=ids.device)
                 asks.append(Ask(twins, question.positions))
-        valid = valid if len(set(self._lengths())) > 1 else None
+        valid = valid if drops or len(set(self._lengths())) > 1 else None
         if self.slots is None:
             answers = model.predict(ids, valid, asks)
         else:
@@ -249,11 +252,17 @@ class Batch:
         none, block, sub, prefix, dual = (state.policy == i for i in range(len(POLICIES)))  # in the order of POLICIES
         block_high = torch.minimum(state.block_low + state.block_length, end)
         whole = self._refreshed()
-        low = torch.where(block | sub, state.computed, torch.where(none | whole, 0, state.block_low))
+        low = torch.where(block | sub, state.computed, torch.where(none | whole, state.dropped, state.block_low))
         high = torch.where(whole | prefix | (none & (model.block_length is None)), end, block_high)
+        stale = sub & state.stale_block & (state.forward > state.step_in_block)  # not in a row's first block
+        if any(p.sampler.needs.stale_block for p in self.params):
+            closing = stale & state.opening
+            slots.repeat(closing, state.block_low, state.block_length, end, max(self.sizes.blocks))
+            high = torch.where(closing, state.block_low, high)
+        begun = state.step_in_block > (state.opened & ~stale).long()
         for question in asked:
             first, last = question.positions.amin(1), question.positions.amax(1) + 1
-            waiting = self.canvas.masked[question.index, first] | (state.step_in_block <= state.opened.long())[question.index]
+            waiting = self.canvas.masked[question.index, first] | ~begun[question.index]
             part = sub[question.index] & ~waiting
             low[question.index] = torch.where(part, first, low[question.index])
             high[question.index] = torch.where(part, last, high[question.index])
@@ -282,6 +291,8 @@ class Batch:
         if any(p.confidence_eos_eot_inf for p in rows):
             unsure = torch.zeros_like(banned)
             unsure[:, list(model.eos_ids)] = unsure[:, :1].masked_fill(state.unsure_eos[:, None], -torch.inf)
+            first, spared = list(model.eos_ids[:1]), state.counts_eos & (state.temperature > 0)
+            unsure[:, first] = unsure[:, first].masked_fill(spared[:, None], 0)
         return propose(prediction.logits, question.choice, question.positions, banned, unsure)
 
     def _choice(self, rows: tuple[int, ...]) -> Choice:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 __all__ = ["Slots", "Stretch"]
@@ -75,6 +75,28 @@ class Slots:
         values.scatter_(2, index, value)
         self.layers[layer] = (keys, values)
         return keys, values
+
+    def repeat(
+        self,
+        rows: Bool[Tensor, " rows"],
+        low: Int[Tensor, " rows"],
+        length: Int[Tensor, " rows"],
+        end: Int[Tensor, " rows"],
+        width: int,
+    ) -> None:
+        """In the chosen rows, copy what the ``length`` slots before ``low`` hold into those from there on, up to ``end``.
+
+        ``width``: the longest ``length``.
+        """
+        place = low[:, None] + torch.arange(width, device=low.device)
+        place = torch.minimum(place, (torch.minimum(low + length, end) - 1)[:, None])
+        place, source = ((x * rows[:, None])[:, None, :, None] for x in (place, place - length[:, None]))
+
+        def repeated(x: Tensor) -> Tensor:
+            index = source.expand(-1, x.shape[1], -1, x.shape[3])
+            return x.scatter(2, place.expand_as(index), x.gather(2, index))
+
+        self.layers.update({layer: (repeated(k), repeated(v)) for layer, (k, v) in self.layers.items()})
 
     def rows(self, index: Int[Tensor, " kept"]) -> Slots:
         return Slots({layer: (k[index], v[index]) for layer, (k, v) in self.layers.items()})

@@ -90,6 +90,11 @@ class Needs:
         one_block: the method has no blocks: the whole answer is one, unless the row asks for a ``block_length``.
         vocab_size: of the only models that it works with; None for any.
         pads: once an end token is written, the masks behind it become padding, in rows whose text ends there.
+        stale_block: with ``cache="sub-block"`` a block's cache begins with the keys and values of the block before.
+        drops_block: a prompt of exactly one of the model's blocks is not seen (block-causal models).
+        counts_eos: at temperature > 0 ``confidence_eos_eot_inf`` spares the end-of-sequence token, not the other end tokens.
+
+    The last three are slips of the authors' code, for samplers that reproduce them.
     """
 
     scope: Literal["block", "answer", "canvas"] = "block"
@@ -101,6 +106,9 @@ class Needs:
     one_block: bool = False
     vocab_size: int | None = None
     pads: bool = False
+    stale_block: bool = False
+    drops_block: bool = False
+    counts_eos: bool = False
 
 
 @dataclass(frozen=True)

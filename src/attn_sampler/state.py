@@ -29,6 +29,9 @@ class RowState:
     top_p: Float[Tensor, " rows"]
     top_k: Int[Tensor, " rows"]
     seed: Int[Tensor, " rows"]
+    dropped: Int[Tensor, " rows"]  # positions before it are seen by nobody (`attn_sampler.seam.Needs.drops_block`)
+    stale_block: Bool[Tensor, " rows"]  # `Needs.stale_block`
+    counts_eos: Bool[Tensor, " rows"]  # `Needs.counts_eos`
     cfg_scale: Float[Tensor, " rows"]
     no_eos: Bool[Tensor, " rows"]  # the end-of-sequence token is never proposed
     no_ends: Bool[Tensor, " rows"]  # nor any other end token (infill)
@@ -73,6 +76,9 @@ class RowState:
         counts = _block_counts(canvas, column(lengths, torch.long)).tolist()
         budgets = [0 if p.steps is None else p.steps // n for p, n in zip(params, counts, strict=True)]
         masks = canvas.masked.sum(1)
+        needs, prompts = [p.sampler.needs for p in params], canvas.masked.int().argmax(1)
+        drops = column([n.drops_block for n in needs], torch.bool) & (prompts == column(lengths, torch.long))
+        dropped = torch.where(drops & (canvas.start == prompts), prompts, 0)
         zeros, never = column([0] * len(params), torch.long), column([0] * len(params), torch.bool)
         return cls(
             column(lengths, torch.long),
@@ -84,6 +90,9 @@ class RowState:
             column([p.top_p for p in params], torch.float64),
             column([p.top_k for p in params], torch.long),
             column([p.seed for p in params], torch.long),
+            dropped,
+            column([n.stale_block for n in needs], torch.bool),
+            column([n.counts_eos for n in needs], torch.bool),
             column([p.cfg_scale for p in params], torch.float64),
             column([p.logits_eos_inf for p in params], torch.bool),
             column([not ends for ends in may_end], torch.bool),
@@ -98,7 +107,7 @@ class RowState:
             opened=never,
             held=never,
             planned=torch.where(column(budgets, torch.long) > 0, column([p.steps or 0 for p in params], torch.long), masks),
-            computed=zeros,
+            computed=dropped,
             changed=zeros,
         )
 

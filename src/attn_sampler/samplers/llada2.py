@@ -4,17 +4,20 @@ A forward pass fills every mask whose proposal is confident enough (at least ``k
 overwrites tokens of the active block, prompt excluded, that the model would now write differently with more than that
 confidence. When no mask is left the block goes on as long as anything is overwritten, at most ``max_post_steps`` forward passes:
 edits can swing back and forth. LLaDA2.0 does not edit, 2.1 edits above 0.9.
+
+Without edits an answer ends here as soon as nothing before its end token is masked. The authors' code goes on to the end of that
+block, in passes that change nothing of the answer; so does ``compat="reference"``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from attn_sampler import rules, scores
-from attn_sampler.errors import check_number
+from attn_sampler.errors import check_choice, check_number
 from attn_sampler.seam import Memory, Needs, Selection, Window
 
 __all__ = ["Llada2"]
@@ -29,6 +32,7 @@ class Llada2:
         k: masks filled per forward pass in any case.
         editing_threshold: confidence above which a token is overwritten; None for never (LLaDA2.0).
         max_post_steps: forward passes that a block may spend on edits after its last mask.
+        compat: ``"reference"`` fills the block that holds the end of the answer to its end, as LLaDA2.0's code does.
     """
 
     name: ClassVar[str] = "llada2"
@@ -38,6 +42,7 @@ class Llada2:
     k: int = 1
     editing_threshold: float | None = None
     max_post_steps: int = 16
+    compat: Literal["none", "reference"] = "none"
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, low=0, high=1)
@@ -45,10 +50,12 @@ class Llada2:
         if self.editing_threshold is not None:
             check_number("editing_threshold", self.editing_threshold, low=0, high=1, open_low=True)
         check_number("max_post_steps", self.max_post_steps, low=0, integer=True)
+        check_choice("compat", self.compat, ("none", "reference"))
 
     @property
     def needs(self) -> Needs:
-        return Needs(revises=self.editing_threshold is not None)
+        # Of a block that may be revised nothing is settled before its end, and so no text ends before it.
+        return Needs(revises=self.editing_threshold is not None or self.compat == "reference")
 
     def select(self, window: Window, memory: Memory) -> Selection:
         score = scores.confidence(window)
