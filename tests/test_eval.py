@@ -30,7 +30,7 @@ ASKED = [
     "--max-rows", "3",
 ]  # fmt: skip
 ANSWERS = 2 * 3 * 4
-MEASURED = ("elapsed_s", "batch_s", "peak_bytes")
+MEASURED = ("elapsed_s", "batch_s", "peak_bytes", "cpu_s")
 
 
 def run(*words: str) -> Result:

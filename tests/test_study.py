@@ -33,7 +33,7 @@ def study(n: int = 5, threshold: float = 0.8, draws: int = 1) -> Study:
     return Study(settings, tasks, {"max_new_tokens": 32}, draws=draws)
 
 
-MEASURED = {"elapsed_s": 0.0, "batch_s": 0.0, "peak_bytes": 0}
+MEASURED = {"elapsed_s": 0.0, "batch_s": 0.0, "peak_bytes": 0, "cpu_s": 0.0}
 
 
 class KilledError(Exception):

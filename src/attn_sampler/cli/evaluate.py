@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,6 +33,7 @@ from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
     from attn_sampler.evals.questions import Questions
+    from attn_sampler.evals.report import Evaluation
 
 __all__ = ["evaluate"]
 
@@ -84,6 +85,7 @@ def evaluate(
     from attn_sampler.evals.published import apply
     from attn_sampler.evals.questions import for_context
     from attn_sampler.evals.report import unfit
+    from attn_sampler.evals.speed import busy_note
     from attn_sampler.evals.starts import notes as notes_on
     from attn_sampler.evals.study import Study
     from attn_sampler.evals.sweep import settings
@@ -114,12 +116,17 @@ def evaluate(
     with bar("answers") as on_sample:
         found = run(engine, study, output, about, notes, on_sample)
     files_written = write(found, output)
-    for note in (*(note for task in asked for note in unfit(found, task)), *notes_on(found.starts)):
+    device = str(found.card["device"])
+    about_tasks = (
+        note for task in asked
+        for note in (*unfit(found, task), *busy_note(device, task, [s for s in found.summaries if s.task == task]))
+    )  # fmt: skip
+    for note in (*about_tasks, *notes_on(found.starts)):
         typer.echo(note, err=True)
     if as_json:
         typer.echo((output / "results.json").read_text(encoding="utf-8"), nl=False)
     else:
-        _print(found.summaries, found.comparisons)
+        _print(found)
     typer.echo(f"wrote {', '.join(map(str, files_written))}", err=True)
 
 
@@ -141,9 +148,12 @@ def _seen(options: Sequence[str], asked: dict[str, Questions]) -> tuple[str, ...
     return tuple(notes)
 
 
-def _print(summaries: Sequence[Any], comparisons: Sequence[Any]) -> None:
+def _print(found: Evaluation) -> None:
     """A short table per task; the report says more."""
-    verdicts = {(c.task, c.setting, c.against): c for c in comparisons}
+    from attn_sampler.evals.speed import BUSY_MARK, busy
+
+    summaries = found.summaries
+    verdicts = {(c.task, c.setting, c.against): c for c in found.comparisons}
     width = max(len(s.setting) for s in summaries)
     for task in dict.fromkeys(s.task for s in summaries):
         some = [s for s in summaries if s.task == task]
@@ -151,7 +161,8 @@ def _print(summaries: Sequence[Any], comparisons: Sequence[Any]) -> None:
         for s in some:
             c = verdicts.get((task, s.setting, some[0].setting))
             against = "" if c is None else f"{100 * c.difference:+6.1f} points, p {c.p_holm:.2g}: {c.verdict}"
+            mark = BUSY_MARK if busy(str(found.card["device"]), s) else ""
             typer.echo(
                 f"  {s.setting:<{width}}  {100 * s.accuracy:5.1f} % ({100 * s.low:.1f} – {100 * s.high:.1f})"
-                f"  {s.tokens_per_forward:5.2f} tokens/forward  {s.tokens_per_s:7.1f} tokens/s  {against}".rstrip()
+                f"  {s.tokens_per_forward:5.2f} tokens/forward  {s.tokens_per_s:7.1f} tokens/s{mark}  {against}".rstrip()
             )

@@ -25,6 +25,7 @@ class Answer:
     outcome: Result | RowError | None = None
     forwards: int = 0
     batch_s: float = 0.0
+    cpu_s: float = 0.0
     log_likelihood: float = 0.0
     order: list[int] = field(default_factory=list)
     steps: list[dict[str, Any]] | None = None
@@ -60,7 +61,7 @@ def answers(
     """
     waiting = iter(asked)
     running: dict[int, tuple[tuple[int, int], SamplingParams, Answer]] = {}
-    spent = 0.0
+    spent = cpu = 0.0
 
     def admit(count: int) -> None:
         for key, prompt, params in islice(waiting, count):
@@ -70,18 +71,20 @@ def answers(
     admit(engine.max_rows)
     try:
         while running:
-            began = time.perf_counter()
+            began, began_cpu = time.perf_counter(), time.thread_time()
             try:
                 steps: Sequence[Step] = engine.step()
                 ended = [(step.row, step.result) for step in steps if step.result is not None]
             except RowError as error:  # the row is gone, the others go on
                 steps, ended = (), [(error.row, error)]
             spent += time.perf_counter() - began
+            cpu += time.thread_time() - began_cpu
             for step in steps:
                 running[step.row][2].follow(step)
             for row, outcome in ended:
                 key, params, answer = running.pop(row)
-                answer.outcome, answer.batch_s, spent = outcome, spent, 0.0
+                answer.outcome, answer.batch_s, answer.cpu_s = outcome, spent, cpu
+                spent = cpu = 0.0
                 yield key, params, answer
             admit(len(ended))
     finally:

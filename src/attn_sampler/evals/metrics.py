@@ -51,6 +51,7 @@ class Summary:
         tokens_per_forward: all tokens ÷ all forward passes; `tpf_low` to `tpf_high` is its 95 % bootstrap interval.
         seconds: time of the engine for the whole group, batch by batch; not a sum over rows.
         tokens_per_s: all tokens ÷ seconds.
+        cpu_share: share of the seconds in which the thread that ran the passes had a processor; None where that is not known.
         latency_p50_s, latency_p95_s: percentiles over answers of the time in the batch.
         peak_bytes: peak memory during the group.
         log_likelihood: mean per answer, nats; None where one was 0.
@@ -76,6 +77,7 @@ class Summary:
     tpf_high: float
     seconds: float
     tokens_per_s: float
+    cpu_share: float | None
     latency_p50_s: float
     latency_p95_s: float
     peak_bytes: int | None
@@ -147,6 +149,7 @@ def _summary(task: str, setting: str, problems: Mapping[int, Sequence[Sample]], 
     tokens, forwards = _per_problem(problems, "tokens"), _per_problem(problems, "forwards")
     total, passes = float(tokens.sum()), float(forwards.sum())
     seconds = sum(a.batch_s for a in answers)
+    cpu = [a.cpu_s for a in ran if a.cpu_s is not None]
     latency = sorted(a.elapsed_s for a in ran if a.finish_reason != "error") or [math.nan]
     ks = sorted({*(2**i for i in range(draws.bit_length())), draws})
     likelihoods = [a.log_likelihood for a in ran if a.log_likelihood is not None]
@@ -160,6 +163,7 @@ def _summary(task: str, setting: str, problems: Mapping[int, Sequence[Sample]], 
         },
         forwards=passes / max(1, len(ran)), tokens=total / max(1, len(ran)), tokens_per_forward=total / passes if passes else 0.0,
         tpf_low=tpf[0], tpf_high=tpf[1], seconds=seconds, tokens_per_s=total / seconds if seconds else 0.0,
+        cpu_share=sum(cpu) / seconds if seconds and len(cpu) == len(ran) else None,
         latency_p50_s=_percentile(latency, 0.5), latency_p95_s=_percentile(latency, 0.95),
         peak_bytes=max(peaks, default=None),
         log_likelihood=sum(likelihoods) / len(ran) if 0 < len(likelihoods) == len(ran) else None,

@@ -11,6 +11,7 @@ from attn_sampler import plots
 from attn_sampler.evals import card as cards
 from attn_sampler.evals.metrics import TOO_LONG, Comparison, Summary
 from attn_sampler.evals.pages import Block, Code, Heading, Picture, Table, Text, markdown
+from attn_sampler.evals.speed import speed
 from attn_sampler.evals.starts import Start, changes
 from attn_sampler.evals.starts import notes as notes_on
 from attn_sampler.evals.study import Sample
@@ -68,7 +69,7 @@ def blocks(found: Evaluation) -> list[Block]:
             *_pass_at_k(some),
             *_details(some),
             *_pairs(found, task),
-            *_speed(found, task, some),
+            *speed(str(found.card["device"]), task, some, found.costs.get(task, {})),
             *_aup(found, task),
         ]
         out += _pictures(found, task, some)
@@ -172,23 +173,6 @@ def _pairs(found: Evaluation, task: str) -> list[Block]:
     header = ["setting", "points", "95 % interval", "only it / only the first", "p", "p (Holm)", "forwards", "95 % interval",
               "difference in accuracy"]  # fmt: skip
     return [Text(f"Against {first}, on the same problems:"), Table(header, rows, words=1)]
-
-
-def _speed(found: Evaluation, task: str, some: Sequence[Summary]) -> list[Block]:
-    costs = found.costs.get(task, {})
-    rows = [
-        [s.setting, f"{s.tokens_per_s:.1f}", f"{s.seconds:.1f}", f"{1000 * s.latency_p50_s:.0f}", f"{1000 * s.latency_p95_s:.0f}",
-         "–" if s.peak_bytes is None else f"{s.peak_bytes / 2**20:.0f}",
-         *(_share(costs.get(s.setting, {}), name) for name in ("sampler_share", "attention_share"))]
-        for s in some
-    ]  # fmt: skip
-    header = ["setting", "tokens per s", "time, s", "latency p50, ms", "latency p95, ms", "peak memory, MiB", "in the sampler",
-              "in attention statistics"]  # fmt: skip
-    return [Table(header, rows)]
-
-
-def _share(cost: Mapping[str, float], name: str) -> str:
-    return _percent(max(0.0, cost[name])) if name in cost else "–"
 
 
 def _aup(found: Evaluation, task: str) -> list[Block]:

@@ -60,6 +60,7 @@ class Sample:
         log_likelihood: sum over all commits of the log of the model's probability of the token when it was written, nats: the
             answer's likelihood under the order in which it was written. None where one of them was 0.
         order: for every position of the answer the forward pass that wrote it (last), 0 where none did.
+        cpu_s: for how much of `batch_s` the thread that ran the passes had a processor; None in a folder of an older version.
     """
 
     task: str
@@ -80,6 +81,7 @@ class Sample:
     peak_bytes: int | None
     log_likelihood: float | None
     order: Sequence[int]
+    cpu_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,7 @@ class Study:
                 said, elapsed = ("", False, {"error": str(answer.outcome)}, 0, answer.forwards, "error"), 0.0
             sample = Sample(
                 task, setting.label, index, draw, params.seed, problem.difficulty, prompts[index], *said, round(elapsed, 6),
-                round(answer.batch_s, 6), peak.bytes(), finite(answer.log_likelihood), answer.order,
+                round(answer.batch_s, 6), peak.bytes(), finite(answer.log_likelihood), answer.order, round(answer.cpu_s, 6),
             )  # fmt: skip
             yield sample, answer.course if (index, draw) == (first, 0) else None
 
