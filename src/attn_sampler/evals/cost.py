@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -12,12 +12,13 @@ import torch
 from attn_sampler.bench.timed import Clock, TimedSampler
 from attn_sampler.engine import Engine
 from attn_sampler.errors import RowError
+from attn_sampler.evals.statistics import median_interval
 from attn_sampler.models.seam import Model
 from attn_sampler.params import SamplingParams
 
 __all__ = ["Peak", "shares"]
 
-PASSES = 8  # measured for a share, after one to warm up
+PASSES = 24  # measured for a share, after one to warm up
 
 
 class Peak:
@@ -56,57 +57,93 @@ def _resident() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+@dataclass
+class _Pass:
+    """Seconds of one forward pass: as asked, without attention statistics, and of the sampler."""
+
+    asked: float = 0.0
+    plain: float = 0.0
+    select: float = 0.0
+    reads: bool = False
+
+    @property
+    def whole(self) -> float:
+        return self.asked + self.select
+
+
 class _TimedModel:
-    """A model that runs every pass once without attention statistics, on one clock, and once as asked, on another."""
+    """A model that runs a pass with attention statistics a second time without them, by turns before and after it."""
 
     def __init__(self, model: Model) -> None:
-        self._model = model
-        self.plain, self.asked = Clock(model.device), Clock(model.device)
+        self._model, self._clock, self._plain_first = model, Clock(model.device), False
+        self.current = _Pass()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
 
     def predict(self, ids: Any, valid: Any, asks: Sequence[Any], stretch: Any = None) -> Any:
         # With a cache both passes write the same keys and values to the same slots.
-        if any(ask.attention is not None for ask in asks):
-            self.plain.timed(self._model.predict, ids, valid, [replace(ask, attention=None) for ask in asks], stretch)
-        return self.asked.timed(self._model.predict, ids, valid, asks, stretch)
+        if all(ask.attention is None for ask in asks):
+            out, seconds = self._timed(ids, valid, asks, stretch)
+            self.current.asked += seconds
+            self.current.plain += seconds
+            return out
+        without = [replace(ask, attention=None) for ask in asks]
+        self.current.reads, self._plain_first = True, not self._plain_first
+        if self._plain_first:
+            self.current.plain += self._timed(ids, valid, without, stretch)[1]
+        out, seconds = self._timed(ids, valid, asks, stretch)
+        self.current.asked += seconds
+        if not self._plain_first:
+            self.current.plain += self._timed(ids, valid, without, stretch)[1]
+        return out
+
+    def _timed(self, *args: Any) -> tuple[Any, float]:
+        before = self._clock.seconds
+        out = self._clock.timed(self._model.predict, *args)
+        return out, self._clock.seconds - before
 
 
 def shares(engine: Engine, prompts: Sequence[Any], params: SamplingParams, chat: bool | None = None) -> dict[str, float]:
-    """Where the time of a setting goes, measured beside the run: the first passes over a batch of its prompts.
+    """Where the time of a setting goes, measured beside the run: passes over a batch of its prompts, begun again where they end.
 
-    Each pass that has attention statistics runs a second time without them, in turn, so the clocks of the run itself are not
-    disturbed. A share is of select + forward passes; noise can make that of the statistics slightly negative.
+    Each pass that has attention statistics runs a second time without them, either one first in every other pass: the clocks of
+    the run itself are not disturbed, and neither side always finds the caches warm. A share is of select + forward passes.
 
     Returns:
-        ``sampler_share`` (`select` alone), ``attention_share`` (the forward pass with statistics minus the one without) and
-        ``passes`` measured; empty where every row failed.
+        ``passes`` measured and ``sampler_share`` (`select` alone). ``attention_share``: the median over the passes that read
+        attention of what the statistics add, by the share of the time that those passes have, with ``attention_low`` and
+        ``attention_high``, its 95 % interval; 0 and no interval for a setting that reads none. Empty where every row failed.
     """
     model = _TimedModel(engine.model)
     probe = Engine(cast("Model", model), engine.tokenizer, max_rows=engine.max_rows)
     sampler = TimedSampler(params.sampler, Clock(engine.model.device))
     timed = replace(params, sampler=sampler)
-    numbers = [probe.admit(prompt, timed, chat=chat) for prompt in prompts[: engine.max_rows]]
-    passes = 0
-    while probe.unfinished and passes <= PASSES:
-        try:
-            probe.step()
-        except RowError:
-            continue  # that row is gone
-        passes += 1
-        if passes == 1 and probe.unfinished:
-            for clock in (model.plain, model.asked, sampler.clock):
-                clock.seconds = 0.0
-    for number in numbers:
-        probe.cancel(number)
-    return _shares(model, sampler, passes) if passes else {}
+    passes: list[_Pass] = []
+    for _ in range(1 + PASSES):  # a round is one pass at least, unless all rows fail
+        numbers = [probe.admit(prompt, timed, chat=chat) for prompt in prompts[: engine.max_rows]]
+        while probe.unfinished and len(passes) <= PASSES:
+            model.current, before = _Pass(), sampler.clock.seconds
+            try:
+                probe.step()
+            except RowError:
+                continue  # that row is gone
+            model.current.select = sampler.clock.seconds - before
+            passes.append(model.current)
+        for number in numbers:
+            probe.cancel(number)
+    return _shares(passes[1:] or passes)
 
 
-def _shares(model: _TimedModel, sampler: TimedSampler, passes: int) -> dict[str, float]:
-    whole = model.asked.seconds + sampler.clock.seconds
-    statistics = model.asked.seconds - model.plain.seconds if model.plain.seconds else 0.0
-    return {
-        "sampler_share": sampler.clock.seconds / whole, "attention_share": statistics / whole,
-        "passes": max(1, passes - 1),
-    }  # fmt: skip
+def _shares(passes: Sequence[_Pass]) -> dict[str, float]:
+    if not passes:
+        return {}
+    whole = sum(x.whole for x in passes)
+    found = {"sampler_share": sum(x.select for x in passes) / whole, "attention_share": 0.0, "passes": len(passes)}
+    reading = [x for x in passes if x.reads]
+    if reading:
+        weight = sum(x.whole for x in reading) / whole
+        middle = median_interval([(x.asked - x.plain) / x.whole for x in reading])
+        names = ("attention_share", "attention_low", "attention_high")
+        found |= {name: weight * x for name, x in zip(names, middle, strict=True)}
+    return found

@@ -259,8 +259,8 @@ READING = (
     "joining the batch to the end, in this batch. Work on rows that a kill cut off is done again and counts again where its "
     "batch had ended other rows.",
     "Peak memory: allocated by torch on a GPU, resident memory of the process on a CPU.",
-    "Shares of the time: measured beside the run on the first passes over a batch, each pass with attention statistics and "
-    "without.",
+    "Shares of the time: measured beside the run on passes over a batch, each with attention statistics and without, by turns "
+    "first; of the statistics the median over the passes and its 95 % interval, or where that holds 0 the most that it allows.",
     "AUP: accuracy under parallelism as d3LLM defines it (arXiv 2601.07568); its best accuracy is that of this table, so "
     "values of different reports do not compare.",
 )

@@ -24,7 +24,7 @@ def speed(device: str, task: str, some: Sequence[Summary], costs: Mapping[str, M
         [s.setting, f"{s.tokens_per_s:.1f}{BUSY_MARK if busy(device, s) else ''}", f"{s.seconds:.1f}",
          f"{1000 * s.latency_p50_s:.0f}", f"{1000 * s.latency_p95_s:.0f}",
          "–" if s.peak_bytes is None else f"{s.peak_bytes / 2**20:.0f}",
-         *(_share(costs.get(s.setting, {}), name) for name in ("sampler_share", "attention_share"))]
+         *_shares(costs.get(s.setting, {}))]
         for s in some
     ]  # fmt: skip
     header = ["setting", "tokens per s", "time, s", "latency p50, ms", "latency p95, ms", "peak memory, MiB", "in the sampler",
@@ -52,5 +52,15 @@ def busy_note(device: str, task: str, some: Sequence[Summary]) -> list[str]:
     ]
 
 
-def _share(cost: Mapping[str, float], name: str) -> str:
-    return f"{100 * max(0.0, cost[name]):.1f} %" if name in cost else "–"
+def _shares(cost: Mapping[str, float]) -> tuple[str, str]:
+    """In the sampler, in attention statistics; what is lost in the noise of the clock is a bound."""
+    if not cost:
+        return "–", "–"
+    share, low, high = (100 * cost.get(f"attention_{name}", 0.0) for name in ("share", "low", "high"))
+    if "attention_low" not in cost:
+        statistics = "none read" if share == 0 else "–"
+    elif low <= 0:
+        statistics = f"< {max(0.1, abs(low), abs(high)):.1f} %"
+    else:
+        statistics = f"{share:.1f} % ({low:.1f} – {high:.1f})"
+    return f"{100 * cost['sampler_share']:.1f} %", statistics

@@ -20,6 +20,7 @@ __all__ = [
     "holm",
     "mcnemar",
     "mcnemar_below",
+    "median_interval",
     "paired_difference",
     "pass_at_k",
     "ranks",
@@ -137,6 +138,18 @@ def _resampled(n: int, seed: int) -> Float64[Tensor, "resamples n"]:
     key = torch.full((1,), seed)
     drawn = (uniform(key, torch.zeros_like(key), torch.arange(RESAMPLES)[None], 2, n)[0] * n).long()
     return torch.zeros((RESAMPLES, n), dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median and its 95 % interval between two of the values, whatever their distribution (W. R. Thompson, 1936).
+
+    Fewer than six values have no such interval: then it is all of them.
+    """
+    ordered, n = sorted(values), len(values)
+    rank = next(k for k in range(n + 1) if 40 * sum(math.comb(n, i) for i in range(k + 1)) > 2**n)  # fewer below: under 2.5 %
+    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    low = max(rank - 1, 0)
+    return middle, ordered[low], ordered[n - 1 - low]
 
 
 def sign_flip(differences: Sequence[float], seed: int = 0) -> float:
