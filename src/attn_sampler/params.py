@@ -28,7 +28,8 @@ class SamplingParams:
         block_length: blocks are finished left to right; must divide ``max_new_tokens``. None: at most 32. A block-causal
             model's blocks are its own, counted from position 0.
         steps: total forward passes at most, an equal share per block (so a multiple of the number of blocks); every step then
-            commits at least LLaDA's quota.
+            commits at least LLaDA's quota. More steps than masks owe no more than one commit each: they leave room to
+            samplers that take tokens back, and stretch the schedules of ``dream`` and of early exits.
             Unset: as many as the sampler takes, at least one commit each.
         temperature: 0 takes the most likely token.
         top_p: nucleus that noise may choose from, in (0, 1].
@@ -95,8 +96,6 @@ class SamplingParams:
                 raise InvalidInputError("block_length", block_length, f"must divide max_new_tokens={max_new_tokens}")
         if steps is not None:
             check_number("steps", steps, low=1, integer=True)
-            if steps > max_new_tokens:
-                raise InvalidInputError("steps", steps, f"give at most max_new_tokens={max_new_tokens}")
         check_number("temperature", temperature, low=0)
         if 0 < temperature < LOWEST_TEMPERATURE:
             raise InvalidInputError("temperature", temperature, f"give 0, or at least {LOWEST_TEMPERATURE}")
