@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +18,9 @@ from attn_sampler.evals import cost
 from attn_sampler.evals.cost import _Pass, _shares, _TimedModel
 from attn_sampler.evals.speed import _shares as shown
 from attn_sampler.evals.statistics import median_interval
+
+MIB = 2**20
+SETTABLE = os.access("/proc/self/clear_refs", os.W_OK)
 
 
 class Watched:
@@ -90,3 +95,35 @@ def test_the_interval_of_a_median_counted_out(values: list[float]) -> None:
     below, n = sum(x < low for x in sorted(values)), len(values)
     missed = sum(math.comb(n, k) for k in range(sorted(values).index(low))) / 2**n if below else 0.0
     assert missed <= 0.025
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def group(mebibytes: int) -> int | None:
+    """Peak of a group that holds so much at a time, in eight pieces, and gives it back."""
+    peak = cost.Peak(torch.device("cpu"))
+    held = [torch.ones(mebibytes * MIB // 8, dtype=torch.uint8) for _ in range(8)]
+    assert len(held) == 8
+    del held
+    return peak.bytes()
+
+
+@pytest.mark.skipif(not SETTABLE, reason="the system cannot set the mark back")
+def test_peak_memory_is_the_group_s_whatever_ran_before() -> None:
+    kept = torch.ones(96 * MIB, dtype=torch.uint8)  # what was there before is no part of it
+    found = [group(size) for size in (32, 128, 32, 0)]
+    assert len(kept)
+    for size, peak in zip((32, 128, 32, 0), found, strict=True):
+        assert peak is not None
+        assert abs(peak / MIB - size) < 12, found
+
+
+def test_where_the_mark_cannot_be_set_back_there_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: str, mode: str = "r") -> Any:
+        if "clear_refs" in path:
+            raise PermissionError(13, "Permission denied", path)
+        return open(path, mode)
+
+    monkeypatch.setattr(cost, "open", refused, raising=False)
+    assert group(8) is None

@@ -28,7 +28,7 @@ def summaries(**cpu_s: float | None) -> list[Summary]:
 def test_a_busy_machine_is_marked() -> None:
     found = summaries(quiet=0.97, busy=0.4, busier=0.25)
     assert [s.cpu_share for s in found] == [0.97, 0.4, 0.25]
-    table, note = speed(CPU, "word", found, {})
+    table, note, _ = speed(CPU, "word", found, {})
     assert isinstance(table, Table)
     assert isinstance(note, Text)
     assert [row[1] for row in table.rows] == ["10.0", "10.0 *", "10.0 *"]
@@ -37,7 +37,7 @@ def test_a_busy_machine_is_marked() -> None:
 
 
 def test_a_quiet_machine_is_not() -> None:
-    (table,) = speed(CPU, "word", summaries(quiet=0.9, unknown=None), {})
+    (table, _) = speed(CPU, "word", summaries(quiet=0.9, unknown=None), {})
     assert isinstance(table, Table)
     assert not any("*" in cell for row in table.rows for cell in row)
     assert summaries(unknown=None)[0].cpu_share is None
@@ -51,3 +51,19 @@ def test_processor_time_is_kept_beside_the_time(tmp_path: Path) -> None:
     assert len(spent) == 3
     assert 0 < sum(spent) <= sum(sample.batch_s for sample in samples) + 0.05, "one thread has one processor at most"
     assert asked.run(ats.load(device="cpu"), tmp_path) == samples, "and it is read again"
+
+
+def test_memory_has_a_column_where_it_is_known() -> None:
+    (one,) = summaries(a=0.9)
+    known = dataclasses.replace(one, peak_bytes=3 << 20)
+    for device, name in ((CPU, "memory added, MiB"), (GPU, "peak memory, MiB")):
+        (table,) = speed(device, "word", [known, one], {})
+        assert isinstance(table, Table)
+        column = table.header.index(name)
+        assert [row[column] for row in table.rows] == ["3", "–"]
+    (table, note) = speed(CPU, "word", [one], {})
+    assert isinstance(table, Table)
+    assert isinstance(note, Text)
+    assert not any("memory" in name for name in table.header)
+    assert {len(row) for row in table.rows} == {len(table.header)}
+    assert "does not tell the peak memory" in note.text

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -22,39 +23,37 @@ PASSES = 24  # measured for a share, after one to warm up
 
 
 class Peak:
-    """Peak memory since it was made: allocated by torch on a CUDA device, else the process's resident set.
+    """Peak memory of a group of rows, from when this was made.
 
-    Linux can set its mark back; elsewhere the resident set's peak is that of the process so far.
+    On a CUDA device what torch had allocated, weights included. On a CPU what became resident beyond what was there at the start:
+    Linux can set its mark back, and memory that earlier groups gave back is returned to the system first, so the number does not
+    depend on what ran before. Elsewhere, or where ``/proc/self/clear_refs`` is not ours to write, there is none.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device, self._start = device, None
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             return
-        try:
+        with suppress(OSError, AttributeError):  # only glibc has it
+            ctypes.CDLL(None).malloc_trim(0)
+        with suppress(OSError):
             with open("/proc/self/clear_refs", "w") as marks:
                 marks.write("5")  # proc(5): sets VmHWM to what is resident now
-        except OSError:
-            pass  # no such file, or not ours to write: the peak is then that of the whole process
+            self._start = _status("VmHWM")
 
     def bytes(self) -> int | None:
+        """None where it cannot be told."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        try:
-            with open("/proc/self/status") as status:
-                return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-        except (OSError, StopIteration):
-            return _resident()
+        now = None if self._start is None else _status("VmHWM")
+        return None if now is None or self._start is None else max(0, now - self._start)
 
 
-def _resident() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+def _status(name: str) -> int | None:
+    """A number of /proc/self/status, bytes."""
+    with open("/proc/self/status") as status:
+        return next((1024 * int(line.split()[1]) for line in status if line.startswith(name)), None)
 
 
 @dataclass

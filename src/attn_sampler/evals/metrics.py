@@ -53,7 +53,7 @@ class Summary:
         tokens_per_s: all tokens ÷ seconds.
         cpu_share: share of the seconds in which the thread that ran the passes had a processor; None where that is not known.
         latency_p50_s, latency_p95_s: percentiles over answers of the time in the batch.
-        peak_bytes: peak memory during the group.
+        peak_bytes: peak memory during the group, see `attn_sampler.evals.cost.Peak`.
         log_likelihood: mean per answer, nats; None where one was 0.
         better, worse: problems that only this setting solves, and only the first setting of the study (one answer each).
         p: of this comparison, as in `Comparison`; None for the first setting.

@@ -258,7 +258,8 @@ READING = (
     "tokens per second are all tokens by that time. Rows share a pass, so no row has a time of its own: latency is from "
     "joining the batch to the end, in this batch. Work on rows that a kill cut off is done again and counts again where its "
     "batch had ended other rows.",
-    "Peak memory: allocated by torch on a GPU, resident memory of the process on a CPU.",
+    "Peak memory: on a GPU allocated by torch, weights included; on a CPU (memory added) what the process had resident at most "
+    "beyond what it had at the start of the setting.",
     "Shares of the time: measured beside the run on passes over a batch, each with attention statistics and without, by turns "
     "first; of the statistics the median over the passes and its 95 % interval, or where that holds 0 the most that it allows.",
     "AUP: accuracy under parallelism as d3LLM defines it (arXiv 2601.07568); its best accuracy is that of this table, so "

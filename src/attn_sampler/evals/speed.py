@@ -20,16 +20,25 @@ def speed(device: str, task: str, some: Sequence[Summary], costs: Mapping[str, M
         device: as the card names it.
         costs: setting → as `attn_sampler.evals.cost.shares` gives them.
     """
+    known = any(s.peak_bytes is not None for s in some)
     rows = [
         [s.setting, f"{s.tokens_per_s:.1f}{BUSY_MARK if busy(device, s) else ''}", f"{s.seconds:.1f}",
          f"{1000 * s.latency_p50_s:.0f}", f"{1000 * s.latency_p95_s:.0f}",
-         "–" if s.peak_bytes is None else f"{s.peak_bytes / 2**20:.0f}",
+         *([_mebibytes(s.peak_bytes)] if known else []),
          *_shares(costs.get(s.setting, {}))]
         for s in some
     ]  # fmt: skip
-    header = ["setting", "tokens per s", "time, s", "latency p50, ms", "latency p95, ms", "peak memory, MiB", "in the sampler",
-              "in attention statistics"]  # fmt: skip
-    return [Table(header, rows), *map(Text, busy_note(device, task, some))]
+    memory = "memory added, MiB" if device.startswith("cpu") else "peak memory, MiB"
+    header = ["setting", "tokens per s", "time, s", "latency p50, ms", "latency p95, ms", *([memory] if known else []),
+              "in the sampler", "in attention statistics"]  # fmt: skip
+    notes = busy_note(device, task, some)
+    if not known:
+        notes.append("This system does not tell the peak memory of a part of a process, so there is no column of it.")
+    return [Table(header, rows), *map(Text, notes)]
+
+
+def _mebibytes(count: int | None) -> str:
+    return "–" if count is None else f"{count / 2**20:.0f}"
 
 
 def busy(device: str, summary: Summary) -> bool:

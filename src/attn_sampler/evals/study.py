@@ -56,7 +56,7 @@ class Sample:
             context; both count as unsolved, and `detail` says why.
         elapsed_s: from joining the batch to the end: a row's latency *in this batch*.
         batch_s: time of the engine since the previous sample of this task and setting: these add up to the time of the group.
-        peak_bytes: peak memory so far in this group, see `attn_sampler.evals.cost.Peak`.
+        peak_bytes: peak memory so far in this group, see `attn_sampler.evals.cost.Peak`; None where the system does not tell.
         log_likelihood: sum over all commits of the log of the model's probability of the token when it was written, nats: the
             answer's likelihood under the order in which it was written. None where one of them was 0.
         order: for every position of the answer the forward pass that wrote it (last), 0 where none did.
