@@ -7,6 +7,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 import attn_sampler as ats
 from attn_sampler import Engine, InvalidInputError, UnknownNameError
 from attn_sampler.cli import app
+from attn_sampler.cli.ablate import _limit
 from attn_sampler.evals import ablate
 from attn_sampler.evals.folder import differences, occupied
 from attn_sampler.evals.questions import embedded
@@ -167,7 +169,7 @@ def test_a_curve_of_many_layers_is_thinned_out() -> None:
 
 
 def test_the_command_draws_and_goes_on(tmp_path: Path) -> None:
-    asked = ["ablate", "heads", "-n", "2", "--task", "word", "--output", str(tmp_path / "heads")]
+    asked = ["ablate", "heads", "--limit", "2", "--tasks", "word", "--output", str(tmp_path / "heads")]
     first = CliRunner().invoke(app, asked)
     assert first.exit_code == 0, first.output
     assert "| all 4 heads |" in first.stdout
@@ -177,5 +179,33 @@ def test_the_command_draws_and_goes_on(tmp_path: Path) -> None:
     again = CliRunner().invoke(app, asked)
     assert again.stdout == first.stdout
     assert (tmp_path / "heads" / "samples.jsonl").read_text() == samples
-    parallel = CliRunner().invoke(app, ["ablate", "rule", "-n", "1", "--output", str(tmp_path / "rule"), "--json"])
+    parallel = CliRunner().invoke(app, ["ablate", "rule", "--limit", "1", "--output", str(tmp_path / "rule"), "--json"])
     assert {row["task"] for row in json.loads(parallel.stdout)} == {"sudoku4", "word"}
+
+
+def test_an_ablation_takes_the_tasks_and_rows_of_eval(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder, samples = tmp_path / "run", Path(__file__).parent / "samples"
+    asked = ["ablate", "heads", "--model", str(tiny("llada")), "--output", str(folder)]
+    there = ["--tasks", "gsm8k", "--data", str(samples), "--limit", "1", "--style", "plain"]
+    rows = ["--max-new-tokens", "8", "--block-length", "4", "--device", "cpu", "--json"]
+    done = CliRunner().invoke(app, [*asked, *there, *rows])
+    assert done.exit_code == 0, done.output
+    assert {(row["task"], row["n"]) for row in json.loads(done.stdout)} == {("gsm8k", 1)}
+    about = json.loads((folder / "study.json").read_text())
+    assert about["tasks"]["gsm8k"]["style"] == "plain"
+    assert {(row["gsm8k"]["max_new_tokens"], row["gsm8k"]["block_length"]) for row in about["settings"]} == {(8, 4)}
+
+
+def test_an_ablation_of_another_model_names_its_tasks(tmp_path: Path) -> None:
+    unnamed = CliRunner().invoke(app, ["ablate", "rule", "--model", "any", "--output", str(tmp_path / "run")])
+    assert isinstance(unnamed.exception, InvalidInputError)
+    assert unnamed.exception.field == "tasks"
+    assert "gsm8k" in unnamed.exception.remedy
+
+
+def test_ablations_take_200_problems_where_they_are_made_and_all_where_not() -> None:
+    assert _limit("sudoku4,word", None, None) == 200
+    assert _limit("word", Path("data"), None) == 200, "word problems are always made"
+    assert _limit("sudoku4", Path("data"), None) is None
+    assert _limit("word,humaneval", None, None) is None
+    assert _limit("humaneval", None, 7) == 7
