@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attn_sampler import Engine, InvalidInputError, SamplingParams, samplers
+from attn_sampler.cli import frequencies
+from attn_sampler.engine import EMBEDDED
 from attn_sampler.frequencies import Frequencies
+from attn_sampler.models import load_tokenizer
 from attn_sampler.propose import Proposal
 from attn_sampler.samplers.pc_sampler import PcSampler
 from attn_sampler.seam import Window
@@ -226,13 +229,62 @@ def test_count_and_use_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_pieces_of_a_corpus_add_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from attn_sampler.cli import frequencies
-
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n".join(f"Tom has {n} apples." for n in range(50)), encoding="utf-8")
-    whole = frequencies.count(corpus, None, None)
+    whole = frequencies.count([corpus], None, None)
     monkeypatch.setattr(frequencies, "PIECE", 40)
-    assert frequencies.count(corpus, None, None) == whole
+    assert frequencies.count([corpus], None, None) == whole
+
+
+def test_files_and_folders_are_counted_together_and_each_file_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder, table = tmp_path / "corpus", tmp_path / "table.json"
+    (folder / "below").mkdir(parents=True)
+    texts = ["Tom has 3 apples.", "He buys 4 more.", "Ann eats 2 plums.", "How many are left?"]
+    (folder / "b.txt").write_text(texts[0], encoding="utf-8")
+    (folder / "below" / "a.jsonl").write_text(json.dumps({"text": texts[1], "id": 1}) + "\n\n", encoding="utf-8")
+    (folder / "picture.bin").write_bytes(b"\xff")
+    (tmp_path / "one.md").write_text(texts[2], encoding="utf-8")
+    (tmp_path / "asked.jsonl").write_text(json.dumps({"text": texts[3]}) + "\n", encoding="utf-8")
+    given = [folder, tmp_path / "one.md", tmp_path / "asked.jsonl", folder / "b.txt"]
+    assert run(monkeypatch, "frequencies", *map(str, given), "--output", str(table)) == 0
+    assert "tokens of 4 files" in capsys.readouterr().err
+    tokenizer, size = load_tokenizer(EMBEDDED)
+    assert tokenizer is not None
+    ids = [i for text in texts for i in tokenizer.encode(text, add_special_tokens=False)]
+    assert Frequencies.read(table) == Frequencies.count(ids, size)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2 is not JSON"),
+        ("[1]", "line 2 has no text in the field 'text'; name another with --field (none)"),
+        ('{"prompt": "a", "n": 1}', "line 2 has no text in the field 'text'; name another with --field (prompt)"),
+        (None, "holds no .txt or .jsonl file"),
+    ],
+)
+def test_a_folder_that_cannot_be_counted(
+    line: str | None, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    name = "corpus.md" if line is None else "corpus.jsonl"
+    (folder / name).write_text('{"text": "a"}\n' + f"{line}\n", encoding="utf-8")
+    assert run(monkeypatch, "frequencies", str(folder), "--output", str(tmp_path / "table.json")) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "corpus" in said
+
+
+def test_another_field_of_json_lines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    corpus, table = tmp_path / "corpus.jsonl", tmp_path / "table.json"
+    corpus.write_text(json.dumps({"text": "Tom", "answer": "He buys 4 more."}) + "\n", encoding="utf-8")
+    assert run(monkeypatch, "frequencies", str(corpus), "--field", "answer", "--output", str(table)) == 0
+    plain = tmp_path / "plain.txt"
+    plain.write_text("He buys 4 more.", encoding="utf-8")
+    assert Frequencies.read(table) == frequencies.count([plain], None, None)
 
 
 @pytest.mark.parametrize(
