@@ -138,3 +138,16 @@ def test_llada2_fills_the_block_that_holds_the_end() -> None:
     assert short.token_ids[-1] == EOS
     assert len(short.token_ids) <= 8
     assert short.forwards < whole.forwards == 16
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_entropy_with_the_wrong_sign(k: int) -> None:
+    """KLASS's baseline: the least certain positions first."""
+    table = random_table(5, 2 + NEW, SPREAD, 2.0).double()
+    params = SamplingParams(sampler="entropy", compat="reference", k=k, max_new_tokens=NEW, ignore_eos=True)
+    _, written = scores_of(Engine(TableModel(table, mask_id=MASK)), params)
+    p = np.delete(table.numpy(), MASK, 1)
+    p = np.exp(p) / np.exp(p).sum(1, keepdims=True)
+    nats = -(p * np.log(p)).sum(1)
+    order = sorted(range(2, 2 + NEW), key=lambda j: -nats[j])
+    assert written == [sorted(order[i : i + k]) for i in range(0, NEW, k)]

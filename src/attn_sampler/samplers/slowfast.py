@@ -9,18 +9,19 @@ Cycles run from left to right. A cycle begins where the last one ended, at ``low
 
 Each pass commits every mask of its stretch that reaches ``threshold``, or else the best one. The authors' code also cuts the
 canvas off at the cycle's end in fast passes (it never writes there) and goes on with the passes of a slow phase when no mask is
-left; here every pass sees the whole canvas, and a finished block is left at once.
+left; here every pass sees the whole canvas, and a finished block is left at once (with ``compat="reference"`` at the slow phase's
+end, as there).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from attn_sampler import rules, scores
-from attn_sampler.errors import check_number
+from attn_sampler.errors import check_choice, check_number
 from attn_sampler.seam import Memory, Needs, Selection, Window
 
 __all__ = ["SlowFast"]
@@ -36,6 +37,7 @@ class SlowFast:
         exploration: passes of a slow phase.
         history: estimates that have to agree.
         max_std: standard deviation below which they do, positions.
+        compat: ``"reference"`` goes on with a slow phase when no mask is left, as the authors' code does; a step budget ends it.
     """
 
     name: ClassVar[str] = "slowfast"
@@ -46,6 +48,7 @@ class SlowFast:
     exploration: int = 6
     history: int = 2
     max_std: float = 1.0
+    compat: Literal["none", "reference"] = "none"
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, low=0, high=1)
@@ -53,10 +56,11 @@ class SlowFast:
         check_number("exploration", self.exploration, low=1, integer=True)
         check_number("history", self.history, low=1, integer=True)
         check_number("max_std", self.max_std, low=0)
+        check_choice("compat", self.compat, ("none", "reference"))
 
     @property
     def needs(self) -> Needs:
-        return Needs(one_block=True)
+        return Needs(one_block=True, revises=self.compat == "reference")  # of which only ``hold`` is used
 
     def select(self, window: Window, memory: Memory) -> Selection:
         score, candidates = scores.confidence(window), window.candidates
@@ -85,4 +89,10 @@ class SlowFast:
         finished = (spent >= self.exploration) & ~waiting.any(1)
         keep = {"spent": spent, "high": high} | {f"end{i}": end for i, end in enumerate(ends)}
         keep = {name: value.masked_fill(finished, 0) for name, value in keep.items()}
-        return Selection(commit, score, keep | {"low": torch.where(finished, high, low)})
+        hold = None
+        if self.compat == "reference":
+            assert window.steps is not None, "the engine plans the steps of every row"
+            assert window.budgeted is not None, "and says which rows are bound to them"
+            allowed = ~window.budgeted | (window.step_in_block + 1 < window.steps)
+            hold = allowed & (spent < self.exploration) & ~(candidates & ~commit).any(1)
+        return Selection(commit, score, keep | {"low": torch.where(finished, high, low)}, hold=hold)
