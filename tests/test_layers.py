@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "models": ("attention", "models", "cache"),
     "engine": ("text", "turns", "rows", "state", "asked", "report", "results", "batch", "engine"),
-    "consumers of Steps": ("frames", "trace", "replay", "view", "plots"),
+    "consumers of Steps": ("frames", "trace", "replay", "view", "plots", "frontier"),
     "edges": ("bench", "evals", "server", "cli"),
 }  # fmt: skip
 LEVEL = {unit: level for level, units in enumerate(LAYERS.values()) for unit in units}
@@ -40,7 +40,7 @@ HOMES = {
     "torchao": {"models"},
     "lm_eval": {"evals"},
     "tqdm": {"evals"},
-    "matplotlib": {"plots"},
+    "matplotlib": {"plots", "frontier"},
     "rich": {"view", "cli"},
     "typer": {"cli"},
 }

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from attn_sampler.evals import metrics
 from attn_sampler.evals.metrics import agreement, aup, compare, frontiers, summarise
-from attn_sampler.evals.report import table, written_shares
+from attn_sampler.evals.pictures import written_shares
+from attn_sampler.evals.report import table
 from attn_sampler.evals.statistics import (
     bootstrap_ratio,
     holm,

@@ -1,4 +1,5 @@
-"""Plots: one small function per picture, measured values in, a matplotlib `Figure` out. Nothing else imports matplotlib.
+"""Plots: one small function per picture, measured values in, a matplotlib `Figure` out. `frontier` alone beside it imports
+matplotlib.
 
 Figures are made without pyplot, so no backend is chosen and no state is shared. Colours are those of Okabe and Ito, which people
 with colour-vision deficiencies can tell apart; every colour has a marker of its own. `save` writes by the file's ending, `svg`
@@ -10,9 +11,10 @@ from __future__ import annotations
 import functools
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from attn_sampler.errors import InvalidInputError, MissingDependencyError
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from attn_sampler.evals.metrics import Summary
 
 __all__ = [
-    "ENDINGS", "accuracies", "agreement", "check", "frontier", "inline", "order_laboratory", "save", "score_maps", "svg",
-    "written_when",
+    "COLOURS", "ENDINGS", "GRID", "INK", "MARKERS", "accuracies", "agreement", "check", "inline", "order_laboratory", "save",
+    "score_maps", "styled", "svg", "written_when",
 ]  # fmt: skip
 
 P = ParamSpec("P")
@@ -34,6 +36,7 @@ T = TypeVar("T")
 INK, GRID = "#333333", "#dddddd"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FEW = 6  # panels that share one range
 PAPER = '<rect width="100%" height="100%" fill="white"/>'
 ENDINGS = (".png", ".svg", ".pdf")
 UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -47,7 +50,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def _styled(draw: Callable[P, T]) -> Callable[P, T]:
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
     """``draw`` under `STYLE`, which nobody else sees; names the extra where matplotlib is missing."""
 
     @functools.wraps(draw)
@@ -62,7 +65,7 @@ def _styled(draw: Callable[P, T]) -> Callable[P, T]:
     return inner
 
 
-@_styled
+@styled
 def check(path: Path) -> None:
     """Raise unless a figure can be written there: before a long run, not after it."""
     if path.suffix not in ENDINGS:
@@ -77,7 +80,7 @@ PANELS = (  # of the order laboratory: measure, whether it grows with the target
 )
 
 
-@_styled
+@styled
 def order_laboratory(groups: Sequence[Mapping[str, Any]]) -> Figure:
     """What `attn_sampler.evals.order_summary.summary` found: a line per order, a colour per task and length.
 
@@ -129,7 +132,7 @@ def _lines(axes: Axes, names: Sequence[str]) -> None:
     axes.set_axisbelow(True)
 
 
-@_styled
+@styled
 def accuracies(summaries: Sequence[Summary]) -> Figure:
     """Share solved with its interval, a line per setting and a colour per task."""
     from matplotlib.figure import Figure
@@ -148,44 +151,7 @@ def accuracies(summaries: Sequence[Summary]) -> Figure:
     return figure
 
 
-@_styled
-def frontier(
-    summaries: Sequence[Summary],
-    series: Mapping[str, str],
-    x: Literal["tokens_per_forward", "tokens_per_s"] = "tokens_per_forward",
-) -> Figure:
-    """Share solved against speed, a panel per task and a line per series, its points in the order in which they come.
-
-    Args:
-        series: setting → the line that it is a point of.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
-    tasks = list(dict.fromkeys(s.task for s in summaries))
-    lines = list(dict.fromkeys(series.values()))
-    figure = Figure(figsize=(4.2 * len(tasks), 3.4 + 0.18 * -(-len(lines) // 2)), layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
-        some = [s for s in summaries if s.task == task]
-        for i, line in enumerate(lines):
-            points = [(getattr(s, x), s.accuracy, s.low, s.high) for s in some if series.get(s.setting) == line]
-            spread = [[p[1] - p[2] for p in points], [p[3] - p[1] for p in points]]
-            axes.errorbar(
-                [p[0] for p in points], [p[1] for p in points], yerr=spread, label=line, **_look(i), markersize=5,
-                linewidth=1.2, elinewidth=0.7, capsize=2, capthick=0.7,
-            )  # fmt: skip
-        axes.set_title(f"{task} (n = {max(s.n for s in some)})", fontsize=9)
-        axes.set_xlabel("tokens per forward pass" if x == "tokens_per_forward" else "tokens per second")
-        axes.set_ylabel("share solved, 95 % interval")
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        axes.grid(color=GRID, linewidth=0.6)
-        axes.set_axisbelow(True)
-    handles, shown = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, shown, loc="outside upper center", ncols=min(len(lines), 2 * len(tasks)), frameon=False)
-    return figure
-
-
-@_styled
+@styled
 def written_when(shares: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
     """The order of unmasking: which share of the answers had a position written in which forward pass, a panel per setting.
 
@@ -201,14 +167,13 @@ def written_when(shares: Mapping[str, Sequence[Sequence[float]]], title: str) ->
     for axes, (name, grid) in zip(panels, shares.items(), strict=False):
         cells = [[x if x > 0 else float("nan") for x in row] for row in grid]
         image = axes.imshow(cells, cmap=shade, vmin=0, vmax=1, aspect="auto", extent=_cells(grid), interpolation="nearest")
-        axes.set_ylim(passes + 0.5, 0.5)
-        axes.set_title(name, fontsize=9)
+        _entitle(axes, name, len(shares) > FEW, passes, len(grid))
     if image is not None:
         figure.colorbar(image, ax=panels, label="share of the answers", shrink=0.8)
     return figure
 
 
-@_styled
+@styled
 def score_maps(courses: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     """What the order went by in every pass of one answer, a panel per setting; dots are what was written.
 
@@ -225,8 +190,7 @@ def score_maps(courses: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
         image = axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto", extent=_cells(grid), interpolation="nearest")
         dots = [(p, i + 1) for i, step in enumerate(course["steps"]) for p in step["written"]]
         axes.plot(*zip(*dots, strict=True), "o", markersize=3, color=COLOURS[1], markeredgecolor="white", markeredgewidth=0.4)
-        axes.set_ylim(passes + 0.5, 0.5)
-        axes.set_title(name, fontsize=9)
+        _entitle(axes, name, len(courses) > FEW, passes, len(grid))
     if image is not None:
         figure.colorbar(image, ax=panels, label="rank of the score in the pass", shrink=0.8)
     return figure
@@ -248,13 +212,14 @@ def _cells(grid: Sequence[Sequence[float]]) -> tuple[float, float, float, float]
 
 
 def _panels(named: Mapping[str, Any], title: str, xlabel: str, ylabel: str) -> tuple[Figure, list[Axes]]:
-    """One panel per name, at most three beside each other."""
+    """One panel per name, at most three beside each other; of more than six five, each with a range of passes of its own."""
     from matplotlib.figure import Figure
 
-    columns = min(3, len(named))
+    many = len(named) > FEW
+    columns = min(5 if many else 3, len(named))
     rows = -(-len(named) // columns)
-    figure = Figure(figsize=(1.2 + 2.5 * columns, 0.5 + 2.2 * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    figure = Figure(figsize=(1.2 + (2.1 if many else 2.5) * columns, 0.5 + (2.0 if many else 2.2) * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=not many).flat)
     for spare in panels[len(named) :]:
         spare.remove()
     for i in range(len(named)):
@@ -266,21 +231,31 @@ def _panels(named: Mapping[str, Any], title: str, xlabel: str, ylabel: str) -> t
     return figure, panels[: len(named)]
 
 
-@_styled
+def _entitle(axes: Axes, name: str, many: bool, passes: int, own: int) -> None:
+    """Name of a panel and its range of passes, its own where there are many panels: beside 90 of one, 3 could not be seen."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_ylim((own if many else passes) + 0.5, 0.5)
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_title(textwrap.fill(name, 28) if many else name, fontsize=7 if many else 9)
+
+
+@styled
 def agreement(names: Sequence[str], matrix: Sequence[Sequence[float | None]], title: str) -> Figure:
     """Rank correlations between the orders of settings, in numbers and colours."""
     from matplotlib.figure import Figure
 
-    n = len(names)
-    figure = Figure(figsize=(2.2 + 0.52 * n, 1.5 + 0.42 * n), layout="constrained")
+    n, small = len(names), len(names) > 14
+    side = (0.38, 0.3) if small else (0.52, 0.42)
+    figure = Figure(figsize=(2.2 + side[0] * n, 1.5 + side[1] * n), layout="constrained")
     axes = figure.subplots()
     cells = [[float("nan") if x is None else x for x in row] for row in matrix]
     image = axes.imshow(cells, cmap="PuOr", vmin=-1, vmax=1, interpolation="nearest")
     for i, row in enumerate(matrix):
         for j, x in enumerate(row):
             colour = INK if x is None else "white" if abs(x) > 0.6 else "black"
-            axes.text(j, i, "–" if x is None else f"{x:z.2f}", ha="center", va="center", fontsize=8,
-                      color=colour)  # fmt: skip
+            axes.text(j, i, "–" if x is None else f"{x:z.2f}", ha="center", va="center",
+                      fontsize=6 if small else 8, color=colour)  # fmt: skip
     axes.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(n), names)
     axes.spines[:].set_visible(False)
@@ -310,7 +285,7 @@ def _intervals(axes: Axes, cells: Sequence[Sequence[float | None] | None], i: in
     )  # fmt: skip
 
 
-@_styled
+@styled
 def save(figure: Figure, path: Path) -> None:
     """Write a figure; the ending says how. The same figure gives the same bytes."""
     check(path)
@@ -321,13 +296,19 @@ def save(figure: Figure, path: Path) -> None:
         raise InvalidInputError("plot", str(path), f"cannot be written ({error.strerror})") from error
 
 
-@_styled
+@styled
 def svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element on white; `inline` makes one for a page of it."""
+    """The figure as an ``<svg>`` element on white, its words as text; `inline` makes one for a page of it."""
+    import matplotlib as mpl
+
     out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata=UNDATED[".svg"])
+    with mpl.rc_context({"svg.fonttype": "none"}):  # text as text: a quarter of the bytes of glyphs
+        figure.savefig(out, format="svg", transparent=True, metadata=UNDATED[".svg"])
     text = out.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub("'DejaVu Sans', [^;\"]*sans-serif", "DejaVu Sans, sans-serif", text)  # not every font there is
+    text = re.sub(r' (?:d|x|y)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\g<1>", found[0]), text)  # 1/100 of a point
+    text = re.sub(r"\n\s+", "\n", text)
     return re.sub(r"(<svg[^>]*>)", rf"\g<1>\n {PAPER}", text, count=1)
 
 

@@ -103,9 +103,10 @@ def _write(summaries: Sequence[Summary], settings: Sequence[Setting], output: Pa
     """The table, which goes into the folder with its plot."""
     from attn_sampler import plots
     from attn_sampler.evals.report import table
+    from attn_sampler.frontier import frontier
 
     text = table(summaries)
     (output / "table.md").write_text(text, encoding="utf-8")
     series = {setting.label: setting.series for setting in settings if setting.series}
-    plots.save(plots.frontier(summaries, series) if series else plots.accuracies(summaries), output / "plot.svg")
+    plots.save(frontier(summaries, series) if series else plots.accuracies(summaries), output / "plot.svg")
     return text

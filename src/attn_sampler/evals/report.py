@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from attn_sampler import plots
 from attn_sampler.evals import card as cards
 from attn_sampler.evals.metrics import TOO_LONG, Comparison, Summary
-from attn_sampler.evals.pages import Block, Code, Heading, Picture, Table, Text, markdown
+from attn_sampler.evals.pages import Block, Code, Heading, Table, Text, markdown
+from attn_sampler.evals.pictures import pictures
 from attn_sampler.evals.speed import speed
 from attn_sampler.evals.starts import Start, changes
 from attn_sampler.evals.starts import notes as notes_on
@@ -72,7 +72,9 @@ def blocks(found: Evaluation) -> list[Block]:
             *speed(str(found.card["device"]), task, some, found.costs.get(task, {})),
             *_aup(found, task),
         ]
-        out += _pictures(found, task, some)
+        samples = [x for x in found.samples if x.task == task]
+        alike = next((a for a in found.agreement if a["task"] == task), None)
+        out += pictures(task, some, samples, found.series, found.courses.get(task, {}), alike)
     out += [Heading("Tasks"), _tasks(found)]
     out += [Heading("Reproduction"), Code(shlex.join(found.card["command"]))]
     out += [Table(["", ""], cards.lines({k: v for k, v in found.card.items() if k != "command"}), words=1)]
@@ -178,52 +180,6 @@ def _pairs(found: Evaluation, task: str) -> list[Block]:
 def _aup(found: Evaluation, task: str) -> list[Block]:
     rows = [[a["series"], str(a["settings"]), f"{a['aup']:.1f}"] for a in found.aup if a["task"] == task]
     return [Table(["sampler", "settings", "AUP"], rows)] if any(a["settings"] > 1 for a in found.aup) else []
-
-
-def _pictures(found: Evaluation, task: str, some: Sequence[Summary]) -> list[Block]:
-    series = {s.setting: found.series.get(s.setting, s.setting) for s in some}
-    against = f"{task}: share solved against tokens per"
-    out = [
-        _picture(f"{task}-forwards", f"{against} forward pass", plots.frontier(some, series)),
-        _picture(f"{task}-seconds", f"{against} second", plots.frontier(some, series, "tokens_per_s")),
-    ]
-    names = list({line: name for name, line in reversed(series.items())}.values())[::-1][:PANELS]  # the first of each series
-    grids = {name: written_shares([x for x in found.samples if (x.task, x.setting) == (task, name)]) for name in names}
-    if all(grids.values()):
-        alt = f"{task}: in which pass each position was written"
-        out.append(_picture(f"{task}-order", alt, plots.written_when(grids, alt)))
-    courses = {name: found.courses[task][name] for name in names if name in found.courses.get(task, {})}
-    if courses and all(course["steps"] for course in courses.values()):
-        alt = f"{task}: scores of the first problem, and what was written (dots)"
-        out.append(_picture(f"{task}-scores", alt, plots.score_maps(courses, alt)))
-    return [*out, *_agreement(found, task)]
-
-
-def _agreement(found: Evaluation, task: str) -> list[Block]:
-    alike = next((a for a in found.agreement if a["task"] == task), None)
-    if alike is None or len(alike["settings"]) < 2:
-        return []
-    n = min(MATRIX, len(alike["settings"]))
-    alt = f"{task}: rank correlation between the orders" + (f" of the first {n} settings" if n < len(alike["settings"]) else "")
-    matrix = [row[:n] for row in alike["matrix"][:n]]
-    return [_picture(f"{task}-agreement", alt, plots.agreement(alike["settings"][:n], matrix, alt))]
-
-
-def _picture(name: str, alt: str, figure: Any) -> Picture:
-    return Picture(name, alt, plots.svg(figure))
-
-
-def written_shares(samples: Sequence[Sample]) -> list[list[float]]:
-    """(passes, positions): share of the answers whose position was written in that pass, among those that reach so far."""
-    length = max((s.tokens for s in samples), default=0)
-    passes = max((max(s.order[: s.tokens], default=0) for s in samples), default=0)
-    grid = [[0.0] * length for _ in range(passes)]
-    reach = [sum(s.tokens > p for s in samples) for p in range(length)]
-    for sample in samples:
-        for p, forward in enumerate(sample.order[: sample.tokens]):
-            if forward:
-                grid[forward - 1][p] += 1 / reach[p]
-    return grid
 
 
 def table(summaries: Sequence[Summary]) -> str:
