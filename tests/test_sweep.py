@@ -53,7 +53,7 @@ def test_parameters_of_the_row_are_swept_like_options() -> None:
     options = ["confidence.early_exit=none,prophet", "dcd.block_length=32", "dcd.threshold=0.9,0.7"]
     found = settings(["confidence", "dcd"], options)
     assert [(s.label, s.options) for s in found] == [
-        ("confidence early_exit=none", {"early_exit": None}),
+        ("confidence", {"early_exit": None}),
         ("confidence early_exit=prophet", {"early_exit": "prophet"}),
         ("dcd block_length=32 threshold=0.9", {"block_length": 32, "threshold": 0.9}),
         ("dcd block_length=32 threshold=0.7", {"block_length": 32, "threshold": 0.7}),

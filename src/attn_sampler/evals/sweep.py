@@ -144,7 +144,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _label(name: str, options: Mapping[str, Any]) -> str:
-    return " ".join([name, *(f"{option}={shown(value)}" for option, value in options.items())])
+    named = {option: value for option, value in options.items() if option not in ROW or value is not None}
+    return " ".join([name, *(f"{option}={shown(value)}" for option, value in named.items())])
 
 
 def shown(value: Any) -> str:
