@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from attn_sampler import Engine, Hole, InvalidInputError, SamplingParams, Step, UnknownNameError, samplers
 from attn_sampler.propose import Choice, Proposal
+from attn_sampler.samplers.llada2 import Llada2
 from attn_sampler.samplers.remdm import ReMdm
 from attn_sampler.seam import Needs, Sampler, Window
 from fakes import TableModel, random_table
@@ -29,6 +30,7 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in samplers.nam
     ("attention-sequential", {"refresh": "subblock", "sub_block_length": 4}),
     ("attention-exact", {"window": "leftmost", "sub_block_length": 5, "norm": "global", "threshold": 0.5}),
     ("attention-net", {"sub_block_length": None, "threshold": 0.5, "fallback": "conf"}),
+    ("attention-fixed", {"score_threshold": 0.9, "k": 1}),
     ("clad", {"threshold": 0.3, "abs_tau": 0.5}),
     ("confidence", {"k": 3}),
     ("dapd", {"tau_min": 0.1, "tau_max": 0.3, "threshold": 0.5}),
@@ -38,8 +40,15 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in samplers.nam
     ("dcd", {"threshold": 0.5, "sub_block_length": 3}),
     ("dinfer", {"threshold": 0.4}),
     ("dinfer-hierarchy", {"threshold": 0.6, "low": 0.2}),
+    ("dinfer-hierarchy", {"threshold": 0.6, "low": 0.2, "remask": 0.5}),
+    ("dream", {"alg": "origin"}),
+    ("dream", {"alg": "origin", "compat": "reference"}),
+    ("dream", {"alg": "maskgit_plus", "alg_temp": 0.3}),
+    ("dream", {"alg": "topk_margin", "compat": "reference"}),
+    ("dream", {"alg_temp": 1.0}),
     ("fast-dllm-factor", {"factor": 2.0, "compat": "reference"}),
     ("klass", {"threshold": 0.3, "kl_threshold": 5.0, "history": 1}),
+    ("llada2", {"threshold": 0.6, "k": 2, "editing_threshold": 0.5, "max_post_steps": 3}),
     ("localleap", {"threshold": 0.5, "relaxed": 0.3, "radius": 1}),
     ("slowfast", {"threshold": 0.5, "exploration": 2, "history": 1}),
     ("pc-sampler", {"mode": "linear", "k": 2}),
@@ -75,10 +84,21 @@ def windows_per_block(name: str, options: dict[str, Any], block_length: int) -> 
     return -(-block_length // width)
 
 
-def spare_passes(name: str, options: dict[str, Any]) -> int:
-    """Forwards that a block may take beyond one per mask: the re-masking baseline's loops, two passes each."""
+def edits(name: str, options: dict[str, Any]) -> int:
+    """Forwards that a block may spend on edits after its last mask, whatever its budget."""
     sampler = samplers.build(name, options)
-    return 2 * sampler.loops if isinstance(sampler, ReMdm) else 0
+    return sampler.max_post_steps if isinstance(sampler, Llada2) and sampler.editing_threshold is not None else 0
+
+
+def spare_passes(name: str, options: dict[str, Any]) -> int:
+    """Forwards that a block may take beyond one per mask: edits, and the re-masking baseline's loops, two passes each."""
+    sampler = samplers.build(name, options)
+    return edits(name, options) + (2 * sampler.loops if isinstance(sampler, ReMdm) else 0)
+
+
+def may_wait(name: str, options: dict[str, Any]) -> bool:
+    """Whether a forward may commit nothing although there are masks."""
+    return name == "dream" and options.get("compat") == "reference"
 
 
 def run(
@@ -110,32 +130,37 @@ def run(
 @settings(max_examples=8)
 @given(batch=st.lists(rows() | rows(budget=True), min_size=1, max_size=3), seed=st.integers(0, 99), warm=st.booleans())
 def test_the_course_of_a_run(name: str, options: dict[str, Any], batch: list[Row], seed: int, warm: bool) -> None:
-    """Commits are new, in the active block, among the positions asked about; nothing else moves; the run ends in time."""
+    """Commits are in the active block, among the positions asked about; nothing else moves; the run ends in time."""
+    revises = samplers.build(name, options).needs.revises
     for (prompt, length, block, _, _), steps in zip(batch, run(batch, name, options, seed, 0.8 if warm else 0.0), strict=True):
-        ids, masked = prompt + [MASK] * length, set(range(len(prompt), len(prompt) + length))
+        start = low = len(prompt)
+        ids, masked = prompt + [MASK] * length, set(range(start, start + length))
         assert len(steps) <= length + spare_passes(name, options) * (length // block)
         for step in steps:
-            active = (min(masked) - len(prompt)) // block
-            assert step.positions or set(step.masked) > masked, "every forward commits something, or takes something back"
-            assert set(step.positions) <= set(step.window) <= masked
-            assert all((p - len(prompt)) // block == active for p in step.window), "an earlier block is finished first"
+            active = set(range(low - (low - start) % block, low - (low - start) % block + block))
+            new, written = set(step.positions) & masked, set(step.positions) - masked
+            assert set(step.window) <= masked & active, "an earlier block is finished first"
+            assert new <= set(step.window)
+            assert written <= active if revises else not written, "what is committed never changes unless the sampler revises"
+            assert new or set(step.masked) > masked or not masked & active or may_wait(name, options)
             for position, token in zip(step.positions, step.tokens, strict=True):
                 ids[position] = token
-            masked -= set(step.positions)
-            low = min(masked, default=len(ids))
-            if samplers.build(name, options).needs.revises:  # it may take back what it wrote in the active block
-                again = set(step.masked) - masked
-                assert all((p - len(prompt)) // block == active for p in again)
-                ids, masked = [MASK if p in again else token for p, token in enumerate(ids)], masked | again
-                low = min(masked, default=len(ids))
-                low -= (low - len(prompt)) % block if masked else 0  # nothing of a block settles before all of it does
+            masked -= new
+            again = set(step.masked) - masked
+            assert again <= active - new if revises else not again
+            ids, masked = [MASK if p in again else token for p, token in enumerate(ids)], masked | again
             assert step.ids == ids, "what was given or committed never changes"
             assert step.masked == sorted(masked)
-            assert step.settled == low
+            at = min(masked, default=start + length)
+            ends = {at - (at - start) % block, min(active)} if revises else {at}  # a block that is revised settles as a whole
+            assert step.settled in ends
+            assert step.settled >= low
+            low = step.settled
             assert MASK not in step.tokens
             assert len(step.scores) == len(step.window)
             assert len(step.confidences) == len(step.positions)
         assert not masked
+        assert low == start + length
         assert steps[-1].finished
         assert not any(step.finished for step in steps[:-1])
 
@@ -149,7 +174,8 @@ def test_promised_steps_are_never_exceeded(name: str, options: dict[str, Any], b
     batch = [*batch, uneven, fewest]
     for (_, length, block, steps, _), taken in zip(batch, run(batch, name, options, seed), strict=True):
         assert steps is not None
-        assert len(taken) <= max(steps, windows_per_block(name, options, block) * (length // block))
+        most = max(steps, windows_per_block(name, options, block) * (length // block))
+        assert len(taken) <= most + edits(name, options) * (length // block)
 
 
 @every_config
@@ -170,7 +196,7 @@ def test_promised_steps_hold_for_holes_too(
     params = SamplingParams(sampler=name, max_new_tokens=64 * block, block_length=block, steps=steps, **options)
     result = engine(0).infill(template, params)
     assert result.completion_tokens == len(masked)
-    assert result.forwards <= steps
+    assert result.forwards <= steps + edits(name, options) * blocks
 
 
 def test_a_budget_below_one_step_per_sub_block_is_refused() -> None:
@@ -254,7 +280,8 @@ def test_select_by_hand(name: str, options: dict[str, Any], data: st.DataObject,
         answer = sampler.select(window, memory)
         memory = answer.memory
         assert not (answer.commit & ~candidates).any()
-        assert torch.equal(answer.commit.any(1), candidates.any(1))
+        waiting = torch.zeros_like(quota).bool() if answer.hold is None or not may_wait(name, options) else answer.hold
+        assert torch.equal(answer.commit.any(1), candidates.any(1) & ~waiting)
         assert answer.score.shape == candidates.shape
 
 
