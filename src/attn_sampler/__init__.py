@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ModelOutputError,
         RowError,
         SamplerError,
+        TooLongError,
         UnknownNameError,
     )
     from attn_sampler.frequencies import Frequencies
@@ -47,6 +48,7 @@ _HOME = {
     "SamplerError": "errors",
     "SamplingParams": "params",
     "Step": "results",
+    "TooLongError": "errors",
     "UnknownNameError": "errors",
     "load": "engine",
     "text_deltas": "text",
@@ -67,6 +69,7 @@ __all__ = [
     "SamplerError",
     "SamplingParams",
     "Step",
+    "TooLongError",
     "UnknownNameError",
     "__version__",
     "load",
