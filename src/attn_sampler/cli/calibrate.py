@@ -18,12 +18,14 @@ from attn_sampler.cli.options import (
     MaxRows,
     Model,
     Raw,
+    Steps,
     Style,
     SweptOption,
+    SweptTemperature,
     spread,
 )  # fmt: skip
 from attn_sampler.cli.progress import bar
-from attn_sampler.cli.questions import Programs, commanded, confined, given, questions_of
+from attn_sampler.cli.questions import Programs, commanded, confined, given, model_of, questions_of
 from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ def calibrate(
     output: Annotated[Path, typer.Option(metavar="FILE", help="The options as JSON, for -o @FILE.")],
     sampler: Annotated[str, typer.Option(help="Whose options are picked.")] = "attention",
     option: SweptOption = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Published settings of a model: prompts, lengths, options; other options go before them.")
+    ] = None,
     against: Annotated[
         str | None, typer.Option(help="Sequential sampler.  [default: SAMPLER-sequential where there is one, else confidence]")
     ] = None,
@@ -52,6 +57,8 @@ def calibrate(
     style: Style = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")] = None,
     block_length: BlockLength = None,
+    steps: Steps = None,
+    temperature: SweptTemperature = None,
     cache: CachePolicy = None,
     max_rows: MaxRows = 32,
     model: Model = None,
@@ -64,7 +71,8 @@ def calibrate(
     """Pick a sampler's options: the fastest setting whose accuracy is not significantly below sequential decoding."""
     from attn_sampler.evals import calibrate as calibration
     from attn_sampler.evals.card import card, files_of
-    from attn_sampler.evals.chosen import write
+    from attn_sampler.evals.chosen import check, write
+    from attn_sampler.evals.published import apply
     from attn_sampler.evals.questions import for_context, prints
     from attn_sampler.evals.starts import Starts, notes
     from attn_sampler.evals.study import Study
@@ -72,13 +80,19 @@ def calibrate(
     check_number("limit", limit, low=1, integer=True)
     if "," in task:
         raise InvalidInputError("task", task, "calibrate on one task at a time")
-    params = given(block_length=block_length, cache=cache, max_new_tokens=max_new_tokens)
-    asked = questions_of(task, data, limit, seed, style, params, raw, programs)
-    swept = calibration.candidates(sampler, option or (), against)
+    check(output)
+    params = given(
+        block_length=block_length, cache=cache, max_new_tokens=max_new_tokens, steps=steps, temperature=temperature
+    )  # fmt: skip
+    applied = None if preset is None else apply(preset, [task])
+    asked = questions_of(task, data, limit, seed, style, params, raw, programs, applied)
+    defaults = {} if applied is None else {applied.sampler: applied.options}
+    swept = calibration.candidates(sampler, option or (), against, defaults)
+    model = model_of(model, applied)
     files = files_of(model, loading.adapter)
     engine = load_engine(model, loading, max_rows=max_rows)
     asked = {name: for_context(questions, engine.model.context_length) for name, questions in asked.items()}
-    about = card(engine, model or "embedded", files, commanded(), seed) | confined(asked)
+    about = card(engine, model or "embedded", files, commanded(), seed, {task: asked[task].params}) | confined(asked)
     conditions = {key: about[key] for key in ("model_files_sha256", "dtype")} | {"quantize": loading.quantize}
     study = Study(swept, asked, seed=seed, model=model or "embedded", conditions=conditions)
     folder = folder or output.with_name(output.name + ".run")
@@ -94,7 +108,7 @@ def calibrate(
         f"(one-sided exact McNemar test, {calibration.LEVEL})",
         "sequential": {"sampler": swept[0].sampler} | dataclasses.asdict(base),
         "frontier": [dataclasses.asdict(point) for point in points],
-        "task": asked[task].describe(), "problems": prints(asked[task]), "card": starts.found[0].card,
+        "task": {"name": task} | asked[task].describe(), "problems": prints(asked[task]), "card": starts.found[0].card,
         "starts": notes(starts.found),
     }  # fmt: skip
     for note in notes(starts.found):

@@ -22,13 +22,14 @@ from attn_sampler.cli.options import (
     Steps,
     Style,
     SweptOption,
+    SweptTemperature,
     Tasks,
     TopK,
     TopP,
     spread,
 )  # fmt: skip
 from attn_sampler.cli.progress import bar
-from attn_sampler.cli.questions import Programs, commanded, confined, given, named, questions_of
+from attn_sampler.cli.questions import Programs, commanded, confined, given, model_of, named, questions_of
 from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def evaluate(
     max_new_tokens: Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")] = None,
     block_length: BlockLength = None,
     steps: Steps = None,
-    temperature: Annotated[float | None, typer.Option("-t", "--temperature", help="0 takes the most likely token.")] = None,
+    temperature: SweptTemperature = None,
     top_p: TopP = None,
     top_k: TopK = None,
     cache: CachePolicy = None,
@@ -103,12 +104,13 @@ def evaluate(
     defaults = {} if applied is None else {applied.sampler: applied.options}
     names = samplers or ("confidence,attention" if applied is None else applied.sampler)
     chosen = settings(named("samplers", names), option or (), defaults)
-    notes = (*(() if applied is None else applied.notes), *_seen(option or (), asked))
-    model = model or (None if applied is None else applied.model)
+    model = model_of(model, applied)
     files = files_of(model, loading.adapter)
+    notes = (*(() if applied is None else applied.notes), *_seen(option or (), asked, model or "embedded", files))
     engine = load_engine(model, loading, max_rows=max_rows)
     asked = {name: for_context(questions, engine.model.context_length) for name, questions in asked.items()}
-    about = card(engine, model or "embedded", files, commanded(), seed) | confined(asked)
+    about = card(engine, model or "embedded", files, commanded(), seed, {name: q.params for name, q in asked.items()})
+    about |= confined(asked)
     conditions = {key: about[key] for key in ("model_files_sha256", "dtype", "device", "max_rows")} | {
         "quantize": loading.quantize
     }
@@ -130,15 +132,17 @@ def evaluate(
     typer.echo(f"wrote {', '.join(map(str, files_written))}", err=True)
 
 
-def _seen(options: Sequence[str], asked: dict[str, Questions]) -> tuple[str, ...]:
-    """What to say where a sampler was calibrated on problems that are evaluated here."""
-    from attn_sampler.evals.chosen import read
+def _seen(options: Sequence[str], asked: dict[str, Questions], model: str, files: dict[str, str]) -> tuple[str, ...]:
+    """What to say where a sampler was calibrated on problems that are evaluated here, or for something else than this."""
+    from attn_sampler.evals.chosen import elsewhere, read
     from attn_sampler.evals.questions import prints
 
     notes = []
     for text in options:
         if text.startswith("@"):
-            used = set(read(text[1:]).origin.get("problems", ()))
+            chosen = read(text[1:])
+            notes += elsewhere(text[1:], chosen, model, list(asked), files)
+            used = set(chosen.origin.get("problems", ()))
             both = {task: len(used & set(prints(questions))) for task, questions in asked.items()}
             shown = ", ".join(f"{n} of {len(asked[task].problems)} problems of {task}" for task, n in both.items() if n)
             if shown:

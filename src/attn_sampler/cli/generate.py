@@ -75,7 +75,7 @@ def generate(
     """Answer prompts."""
     texts = _read_prompts(prompts)
     params = _params(
-        sampler, option, threshold, max_new_tokens=max_new_tokens, block_length=block_length, steps=steps,
+        sampler, option, threshold, model, max_new_tokens=max_new_tokens, block_length=block_length, steps=steps,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, cache=cache, refresh_every=refresh_every,
         refresh_tokens=refresh_tokens, early_exit=early_exit,
     )  # fmt: skip
@@ -110,7 +110,7 @@ def infill(
 ) -> None:
     """Fill the holes of a text."""
     params = _params(
-        sampler, option, threshold, max_new_tokens=block_length, block_length=block_length,
+        sampler, option, threshold, model, max_new_tokens=block_length, block_length=block_length,
         temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, steps=steps, cache=cache,
         refresh_every=refresh_every, refresh_tokens=refresh_tokens, early_exit=early_exit,
     )  # fmt: skip
@@ -135,12 +135,17 @@ def _ids(text: str) -> list[int]:
         raise InvalidInputError("prompt", text, "with --ids, give integers separated by spaces") from None
 
 
-def _params(sampler: str | None, option: list[str] | None, threshold: float | None, **given: Any) -> SamplingParams:
+def _params(
+    sampler: str | None, option: list[str] | None, threshold: float | None, model: str | None, **given: Any
+) -> SamplingParams:
     from attn_sampler import samplers
-    from attn_sampler.evals.chosen import read
+    from attn_sampler.evals.chosen import elsewhere, read
     from attn_sampler.params import SamplingParams
 
     files = [read(text[1:]) for text in option or [] if text.startswith("@")]
+    for text, found in zip((text for text in option or [] if text.startswith("@")), files, strict=True):
+        for note in elsewhere(text[1:], found, model or "embedded"):
+            typer.echo(note, err=True)
     name = sampler or (files[0].sampler if files else "attention")
     options: dict[str, Any] = {}
     for found in files:

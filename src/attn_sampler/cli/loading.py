@@ -10,15 +10,24 @@ from attn_sampler.cli.options import Loading
 if TYPE_CHECKING:
     from attn_sampler.engine import Engine
 
-__all__ = ["hush", "load_engine"]
+__all__ = ["hush", "load_engine", "own"]
 
 
 def load_engine(model: str | None, loading: Loading, **more: Any) -> Engine:
-    """The model of ``--model``, loaded as the other options say; ``more`` as `attn_sampler.load` takes it."""
+    """The model of ``--model`` (``embedded`` is the one in the package), loaded as the other options say.
+
+    Args:
+        more: as `attn_sampler.load` takes it.
+    """
     from attn_sampler.engine import load
 
     hush()
-    return load(model, **dataclasses.asdict(loading), **more)
+    return load(own(model), **dataclasses.asdict(loading), **more)
+
+
+def own(model: str | None) -> str | None:
+    """None for the embedded model, also under the name that reports give it; a folder of that name is ``./embedded``."""
+    return None if model == "embedded" else model
 
 
 def hush() -> None:

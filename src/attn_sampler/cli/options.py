@@ -14,13 +14,13 @@ import typer
 __all__ = [
     "Adapter", "AllowCode", "AsJson", "BlockLength", "CachePolicy", "Data", "Device", "Dtype", "EarlyExit", "Family",
     "Limit", "Loading", "MaxNewTokens", "MaxRows", "Model", "Option", "Output", "Quantize", "Raw", "RefreshEvery",
-    "RefreshTokens", "Sampler", "Seed", "Steps", "Stop", "Style", "SweptOption", "Tasks", "Temperature", "Threshold", "TopK",
-    "TopP", "TraceFile", "Watch", "spread",
+    "RefreshTokens", "Sampler", "Seed", "Steps", "Stop", "Style", "SweptOption", "SweptTemperature", "Tasks", "Temperature",
+    "Threshold", "TopK", "TopP", "TraceFile", "Watch", "spread",
 ]  # fmt: skip
 
 # Which model, which sampler, how many tokens
 Model = Annotated[
-    str | None, typer.Option("-m", "--model", help="Checkpoint directory or Hub id.  [default: the embedded model]")
+    str | None, typer.Option("-m", "--model", help="Checkpoint directory, Hub id or embedded.  [default: embedded]")
 ]
 Sampler = Annotated[str | None, typer.Option("--sampler", help="See `attn-sampler samplers`.  [default: attention]")]
 Option = Annotated[
@@ -34,6 +34,7 @@ BlockLength = Annotated[int | None, typer.Option(help="Positions per block.  [de
 Steps = Annotated[int | None, typer.Option(help="Total forward passes at most.  [default: as many as the sampler takes]")]
 Threshold = Annotated[float | None, typer.Option(help="The sampler's threshold (short for -o threshold=X).")]
 Temperature = Annotated[float | None, typer.Option("-t", "--temperature", help="0 takes the most likely token.  [default: 0]")]
+SweptTemperature = Annotated[float | None, typer.Option("-t", "--temperature", help="0 takes the most likely token.")]
 TopP = Annotated[float | None, typer.Option(help="Nucleus to choose from.  [default: 1]")]
 TopK = Annotated[int | None, typer.Option(help="Number of tokens to choose from, 0 for all.  [default: 0]")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the random numbers.  [default: drawn, shown with --json]")]

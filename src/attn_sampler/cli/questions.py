@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attn_sampler.cli.loading import own
 from attn_sampler.cli.options import AllowCode
 from attn_sampler.errors import InvalidInputError, UnknownNameError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from attn_sampler.evals.published import Applied
     from attn_sampler.evals.questions import Questions
 
-__all__ = ["Programs", "commanded", "confined", "given", "named", "questions_of"]
+__all__ = ["Programs", "commanded", "confined", "given", "model_of", "named", "questions_of"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def named(field: str, text: str) -> list[str]:
 def given(**params: Any) -> dict[str, Any]:
     """Those that are."""
     return {key: value for key, value in params.items() if value is not None}
+
+
+def model_of(model: str | None, applied: Applied | None) -> str | None:
+    """The model of ``--model``, else the preset's; None for the embedded one."""
+    return applied.model if model is None and applied is not None else own(model)
 
 
 def commanded() -> list[str]:

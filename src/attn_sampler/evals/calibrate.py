@@ -41,11 +41,14 @@ class Point:
     kept: bool
 
 
-def candidates(sampler: str, options: Sequence[str], against: str | None) -> list[Setting]:
+def candidates(
+    sampler: str, options: Sequence[str], against: str | None, defaults: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Setting]:
     """The sequential setting, then every setting of the sampler that may be chosen.
 
     Args:
         options: texts of ``-o``; without any, the sampler's ``threshold`` is swept.
+        defaults: sampler → options that hold unless ``options`` say otherwise.
         against: the sequential sampler; None: ``SAMPLER-sequential`` where there is one, else ``confidence``.
     """
     fields = [field.name for field in dataclasses.fields(registry.find(sampler))]
@@ -54,7 +57,7 @@ def candidates(sampler: str, options: Sequence[str], against: str | None) -> lis
             remedy = f"it has no threshold: name an option and its values, -o OPTION=v1,v2 (it has {', '.join(fields) or 'none'})"
             raise InvalidInputError("sampler", sampler, remedy)
         options = [*options, f"threshold={THRESHOLDS}"]
-    swept = settings([sampler], options)
+    swept = settings([sampler], options, defaults)
     base = against or (f"{sampler}-sequential" if f"{sampler}-sequential" in registry.names() else "confidence")
     registry.find(base)
     return [Setting("sequential", base, {}, "sequential"), *swept]

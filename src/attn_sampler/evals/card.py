@@ -6,7 +6,7 @@ import hashlib
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,11 @@ __all__ = ["card", "files_of", "lines"]
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 KINDS = (".json", ".safetensors", ".jinja", ".model", ".txt")
 GIT_TIMEOUT_S = 5.0
+EOS_OPTIONS = {  # of SamplingParams
+    "ignore_eos": "rows go on behind it",
+    "logits_eos_inf": "it is never proposed",
+    "confidence_eos_eot_inf": "end tokens are committed last",
+}
 
 
 def files_of(model: str | None, adapter: str | None = None) -> dict[str, str]:
@@ -38,12 +43,20 @@ def files_of(model: str | None, adapter: str | None = None) -> dict[str, str]:
     return found
 
 
-def card(engine: Engine, model: str, files: dict[str, str], command: Sequence[str], seed: int) -> dict[str, Any]:
+def card(
+    engine: Engine,
+    model: str,
+    files: dict[str, str],
+    command: Sequence[str],
+    seed: int,
+    rows: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Plain JSON types.
 
     Args:
         files: as `files_of` gives them.
         command: words of the command line.
+        rows: task → parameters of its rows; what they say of end-of-sequence tokens goes into the card.
     """
     device = engine.model.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
@@ -65,11 +78,23 @@ def card(engine: Engine, model: str, files: dict[str, str], command: Sequence[st
         "random_numbers": "every answer has a seed of its own (samples.jsonl), made of this one, its task, problem and draw",
         "eos": {
             "ids": list(engine.model.eos_ids),
-            "handling": "a row ends at its first end-of-sequence token; tokens are counted up to it, it included; what the model "
-            "wrote behind it, the prompt and padding are counted nowhere",
+            "handling": _ends(rows or {}),
         },
         "command": list(command),
     }
+
+
+def _ends(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """How end-of-sequence tokens were handled, with the tasks where it was otherwise."""
+    said = [
+        "a row ends at its first end-of-sequence token; tokens are counted up to it, it included; what the model wrote behind "
+        "it, the prompt and padding are counted nowhere"
+    ]
+    for name, meaning in EOS_OPTIONS.items():
+        tasks = [task for task, params in rows.items() if params.get(name)]
+        if tasks:
+            said.append(f"on {', '.join(tasks)} {meaning} ({name})")
+    return "; ".join(said)
 
 
 def _processor() -> str:

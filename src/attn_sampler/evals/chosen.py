@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from attn_sampler import samplers as registry
 from attn_sampler.errors import InvalidInputError
 
-__all__ = ["Chosen", "read", "write"]
+__all__ = ["Chosen", "check", "elsewhere", "read", "write"]
 
 FORMAT, VERSION = "attn-sampler-options", 1
 
@@ -38,6 +38,45 @@ def write(file: Path, chosen: Chosen) -> None:
         file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise InvalidInputError("output", str(file), f"cannot be written ({error.strerror})") from error
+
+
+def check(file: Path) -> None:
+    """Whether `write` will do, before anything is spent; leaves no file behind.
+
+    Raises:
+        InvalidInputError: it cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        new = not file.exists()
+        with file.open("a"):
+            pass
+        if new:
+            file.unlink()
+    except OSError as error:
+        raise InvalidInputError("output", str(file), f"cannot be written ({error.strerror})") from error
+
+
+def elsewhere(
+    file: str, chosen: Chosen, model: str, tasks: Sequence[str] = (), files: Mapping[str, str] | None = None
+) -> list[str]:
+    """What to say where options are used for another model or task than they were chosen for.
+
+    Args:
+        file: its name, for the message.
+        model, files: what they are used for, by name; with ``files`` (as the card has them) by these.
+        tasks: none: not known.
+    """
+    card, task = chosen.origin.get("card", {}), chosen.origin.get("task", {}).get("name")
+    old, known = card.get("model"), card.get("model_files_sha256")
+    out = []
+    if (known != files) if known and files else (old is not None and old != model):
+        weights = " (other files)" if old == model else ""
+        out.append(f"The options in {file} were chosen for the model {old}{weights}, not for {model}: they may not suit it.")
+    others = [name for name in tasks if task is not None and name != task]
+    if others:
+        out.append(f"The options in {file} were chosen on {task}, not on {', '.join(others)}: they may not suit.")
+    return out
 
 
 def read(file: str | Path) -> Chosen:

@@ -8,7 +8,7 @@ samplers are not in the library: ReFusion and Open-dCoder (P2).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from attn_sampler.errors import InvalidInputError, UnknownNameError
@@ -47,11 +47,13 @@ class Preset:
     Attributes:
         model: on the Hub.
         source: whose evaluation this is.
+        name: as it is typed.
     """
 
     model: str
     source: str
     tasks: Mapping[str, Published] = field(hash=False)
+    name: str = ""
 
     def task(self, name: str) -> Published:
         """The setting of a task.
@@ -61,7 +63,7 @@ class Preset:
         """
         if name not in self.tasks:
             raise InvalidInputError(
-                "preset", self.source, f"has no published setting of {name!r}, only of {', '.join(self.tasks)}"
+                "preset", self.name, f"has no published setting of {name!r}, only of {', '.join(self.tasks)} ({self.source})"
             )
         return self.tasks[name]
 
@@ -79,7 +81,7 @@ def find(name: str) -> Preset:
     """
     if name not in _PRESETS:
         raise UnknownNameError("preset", name, _PRESETS)
-    return _PRESETS[name]
+    return replace(_PRESETS[name], name=name)
 
 
 def _llada(length: int, block: int | None = None, **more: Any) -> dict[str, Any]:
