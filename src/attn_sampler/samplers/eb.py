@@ -1,9 +1,9 @@
 """EB-Sampler (arXiv 2505.24857): as many positions as keep their joint entropy bounded.
 
 Positions in ascending error, for which the paper has three proxies: entropy, confidence, margin. The longest prefix whose summed
-entropy, less its largest, is at most ``gamma`` nats, so that the mutual information that parallel commits ignore is bounded. The
-reference code runs on the whole canvas; here the active block bounds the candidates (set ``block_length`` to ``max_new_tokens`` for
-the reference's behaviour).
+entropy, less its largest, is at most ``gamma`` nats, so that the mutual information that parallel commits ignore is bounded.
+The reference code runs on the whole canvas; here the active block bounds the candidates (set ``block_length`` to
+``max_new_tokens`` for the reference's behaviour).
 """
 
 from __future__ import annotations
