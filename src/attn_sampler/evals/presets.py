@@ -1,8 +1,8 @@
 """Published evaluation settings, per model and task: what to run to compare with a paper's number.
 
 A preset says how the authors' own evaluation was set (style of the prompt, length, blocks, steps, sampler, end-of-sequence
-handling), the accuracy they published, and where this library's run differs. Two published models have no preset, because their
-samplers are not in the library: ReFusion and Open-dCoder (P2).
+handling), the accuracy they published, and where this library's run differs. Two published models have no preset: ReFusion, whose
+decoding is not in the library, and Open-dCoder, whose sampler P2 is not; docs/tasks.md says more.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ SHOTS = "the shots are the first ones of the training file"
 BOTH = f"{MATH}; the four examples are this library's own"
 WORDS = "their prompt has other words"
 OWN = "the shots are this library's own"
+BOS = "they put a beginning-of-sequence token before the prompt (add_bos), here there is one only where the tokenizer adds it"
+CUT = (
+    "they let the model write on past stop strings (escape_until) and cut programs out with their own postprocess_code.py, "
+    "here a program ends at this library's stop strings"
+)
 BEGIN = "they suppress end tokens at the first position only, which is not done here"
 
 
@@ -165,7 +170,17 @@ _PRESETS = {
     ),
     "fast-dllm-dream": Preset(
         "Dream-org/Dream-v0-Base-7B", "Fast-dLLM (lm-eval), its baseline",
-        {"gsm8k": Published("5shot", _dream(256), None, SHOTS)},
+        {"gsm8k": Published("5shot", _dream(256), None, f"{SHOTS}; {BOS}")},
+    ),
+    "fast-dllm-dream-parallel": Preset(
+        "Dream-org/Dream-v0-Base-7B", "Fast-dLLM (lm-eval), confidence threshold 0.9",
+        {
+            "gsm8k": Published(
+                "5shot", {"sampler": "fast-dllm", "threshold": 0.9, "max_new_tokens": 256, "block_length": 32}, None,
+                f"{SHOTS}; {BOS}; their steps are 8, here a row takes the passes that the threshold asks for; the length of "
+                "their blocks is not said, here 32",
+            ),
+        },
     ),
     "dllm-llada": Preset(
         "GSAI-ML/LLaDA-8B-Instruct", "dllm (lm-eval, chat)",
@@ -179,10 +194,10 @@ _PRESETS = {
     "dream-base": Preset(
         "Dream-org/Dream-v0-Base-7B", "Dream, eval.py (lm-eval) and eval_planning.py",
         {
-            "gsm8k": Published("cot-8shot", _dream(256, top_p=0.95), None, SHOTS),
-            "math500": Published("minerva-4shot", _dream(512, top_p=0.95), None, BOTH),
-            "humaneval": Published("completion", _dream(512, temperature=0.2, top_p=0.95)),
-            "mbpp": Published("3shot", _dream(512, temperature=0.2, top_p=0.95)),
+            "gsm8k": Published("cot-8shot", _dream(256, top_p=0.95), None, f"{SHOTS}; {BOS}"),
+            "math500": Published("minerva-4shot", _dream(512, top_p=0.95), None, f"{BOTH}; {BOS}"),
+            "humaneval": Published("completion", _dream(512, temperature=0.2, top_p=0.95), None, f"{BOS}; {CUT}"),
+            "mbpp": Published("3shot", _dream(512, temperature=0.2, top_p=0.95), None, BOS),
             **{
                 f"countdown{count}": Published("8shot", _dream(32), None, OWN)
                 for count in (3, 4, 5)
