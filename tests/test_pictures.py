@@ -129,3 +129,10 @@ def test_a_picture_in_a_page_has_its_words_as_text_and_loses_nothing() -> None:
     assert "<!--" not in text
     assert text == plots.svg(frontier(some, {"a & b": "a & b", "c": "c"}))
     assert not re.search(r' (?:d|x|y)="[^"]*\.\d{3}', text)
+
+
+def test_markers_of_one_style_say_it_once() -> None:
+    same = '<g clip-path="url(#a)">\n<use x="1" style="fill: red"/>\n<use x="2" style="fill: red"/>\n</g>'
+    assert plots._compact(same) == '<g clip-path="url(#a)" style="fill: red">\n<use x="1"/>\n<use x="2"/>\n</g>'
+    other = same.replace("red", "blue", 1)
+    assert plots._compact(other) == other
