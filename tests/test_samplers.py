@@ -51,6 +51,10 @@ CONFIGS: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in samplers.nam
     ("llada2", {"threshold": 0.6, "k": 2, "editing_threshold": 0.5, "max_post_steps": 3}),
     ("localleap", {"threshold": 0.5, "relaxed": 0.3, "radius": 1}),
     ("slowfast", {"threshold": 0.5, "exploration": 2, "history": 1}),
+    ("slowfast", {"threshold": 0.5, "compat": "reference"}),
+    ("eb", {"gamma": 1.0, "error": "margin"}),
+    ("klass", {"threshold": 0.3, "kl_threshold": 5.0, "form": "dream", "unmask": "min_kl", "compat": "reference"}),
+    ("llada2", {"threshold": 0.5, "compat": "reference"}),
     ("pc-sampler", {"mode": "linear", "k": 2}),
     ("remdm", {"ratio": 0.6, "loops": 3, "k": 2}),
     ("wino", {"draft_threshold": 0.2, "verify_threshold": 0.4}),
@@ -91,9 +95,11 @@ def edits(name: str, options: dict[str, Any]) -> int:
 
 
 def spare_passes(name: str, options: dict[str, Any]) -> int:
-    """Forwards that a block may take beyond one per mask: edits, and the re-masking baseline's loops, two passes each."""
+    """Forwards that a block may take beyond one per mask: edits, the re-masking baseline's loops, two passes each, and SlowFast's
+    slow phase after the last mask, as in its authors' code."""
     sampler = samplers.build(name, options)
-    return edits(name, options) + (2 * sampler.loops if isinstance(sampler, ReMdm) else 0)
+    idle = 5 if (name, options.get("compat")) == ("slowfast", "reference") else 0
+    return edits(name, options) + idle + (2 * sampler.loops if isinstance(sampler, ReMdm) else 0)
 
 
 def may_wait(name: str, options: dict[str, Any]) -> bool:
@@ -275,7 +281,7 @@ def test_select_by_hand(name: str, options: dict[str, Any], data: st.DataObject,
             pairwise=matrix if asked is not None and asked.pairwise else None,
             sinks=matrix.mean(1) if asked is not None and asked.sinks else None,
             known_mass=(matrix * ~candidates[:, None]).sum(2) if asked is not None and asked.known_mass else None,
-            block_masked=zero + width, in_block=torch.ones_like(candidates),
+            block_masked=zero + width, in_block=torch.ones_like(candidates), budgeted=zero > 0,
         )  # fmt: skip
         answer = sampler.select(window, memory)
         memory = answer.memory
