@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -141,16 +142,19 @@ def ask_model(model: TransformersModel, ids: Tensor, valid: Tensor | None, asks:
     return model.predict(ids, valid, [Ask(ask.rows, ask.keys, ask) for ask in asks])
 
 
-@settings(max_examples=100)
+@pytest.mark.parametrize("chunk", [3, 64])
+@settings(max_examples=60)
 @given(shapes())
-def test_statistics_equal_eager_attention(case: Case) -> None:
+def test_statistics_equal_eager_attention(chunk: int, case: Case) -> None:
     """Grouped-query heads, padding on either side, chosen rows, layers and heads, both norms, with and without the diagonal."""
     layers, heads, kv_heads, ids, valid, _ = case
     asks = asks_of(case)
     model, eager = models(layers, heads, kv_heads)
     full = eager_attention(eager, ids, valid)
     for given_valid in [valid] if not valid.all() else [valid, None]:
-        for ask, prediction in zip(asks, ask_model(model, ids, given_valid, asks), strict=True):
+        with patch.object(attention, "CHUNK", chunk):
+            predictions = ask_model(model, ids, given_valid, asks)
+        for ask, prediction in zip(asks, predictions, strict=True):
             columns, matrix = twin(full, ask)
             assert prediction.columns.dtype == torch.float32
             torch.testing.assert_close(prediction.columns.double(), columns, atol=1e-5, rtol=0)
@@ -172,13 +176,14 @@ def test_asking_does_not_change_the_logits(case: Case) -> None:
         torch.testing.assert_close(with_statistics.logits, without.logits, atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=40)
+@pytest.mark.parametrize("chunk", [3, 64])
+@settings(max_examples=25)
 @given(shapes(), st.integers(0, 2**31))
-def test_sinks_and_known_mass_equal_eager_attention(case: Case, seed: int) -> None:
-    """Each column's mean over all queries that exist, and each query's mass on chosen keys; chunks of 64 queries and fewer."""
+def test_sinks_and_known_mass_equal_eager_attention(chunk: int, case: Case, seed: int) -> None:
+    """Each column's mean over all queries that exist, and each query's mass on chosen keys, stretch by stretch."""
     layers, heads, kv_heads, ids, valid, _ = case
     model, eager = models(layers, heads, kv_heads)
-    if seed % 2:  # longer than one chunk
+    if seed % 2:  # longer than a chunk of 64
         ids, valid = ids.repeat(1, 3)[:, :100], valid.repeat(1, 3)[:, :100]
     full = eager_attention(eager, ids, valid).double().mean((0, 2))
     known = valid & (torch.rand(valid.shape, generator=torch.Generator().manual_seed(seed)) < 0.5)
@@ -187,7 +192,8 @@ def test_sinks_and_known_mass_equal_eager_attention(case: Case, seed: int) -> No
             continue
         wanted = Attention(norm="global", sinks=True, known_mass=True)
         ask = replace(ask, statistics=wanted, everyone=valid[ask.rows], known=known[ask.rows])
-        (got,) = ask_model(model, ids, valid, [ask])
+        with patch.object(attention, "CHUNK", chunk):
+            (got,) = ask_model(model, ids, valid, [ask])
         for k, row in enumerate(ask.rows.tolist()):
             sinks = full[row][valid[row]].mean(0)[ask.keys[k]] * ask.real[k]
             torch.testing.assert_close(got.sinks[k].double(), sinks, atol=1e-5, rtol=0)

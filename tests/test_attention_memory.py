@@ -1,7 +1,8 @@
-"""Statistics never hold an n x n tensor; what they cost beside the plain forward grows with the window, not with n squared."""
+"""Statistics hold no n x n tensor per head; what they cost beside the plain forward grows with the window, not with n squared."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -56,6 +57,9 @@ def forward(n: int, window: int, statistics: Attention | None, padded: bool = Fa
     yes = torch.ones_like(positions, dtype=torch.bool)
     row = torch.tensor([0])
     ask = None if statistics is None else AttentionAsk(statistics, row, positions, yes, positions, yes)
+    if ask is not None:
+        every = torch.ones_like(ids, dtype=torch.bool)
+        ask = replace(ask, everyone=every if statistics.sinks else None, known=every if statistics.known_mass else None)
     with Allocations() as seen:
         model().predict(ids, valid, [Ask(row, positions, ask)])
     return seen
@@ -83,6 +87,27 @@ def test_extra_memory_grows_with_the_window_and_not_with_n_squared(norm: str) ->
     # One window more costs a w x w product and w rows of queries and keys, whatever n is.
     assert extra(1024, 64) - extra(1024, 32) == extra(512, 64) - extra(512, 32) > 0
     assert extra(1024, 64) - extra(1024, 32) < 1024 * 1024
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(
+    "statistics",
+    [
+        Attention(),
+        Attention(pairwise=True),
+        Attention(norm="global"),
+        Attention(norm="global", pairwise=True),
+        Attention(norm="global", known_mass=True),
+        Attention(norm="global", sinks=True),
+        Attention(norm="global", pairwise=True, sinks=True, known_mass=True),
+    ],
+    ids=lambda s: "-".join([s.norm, *(name for name in ("pairwise", "sinks", "known_mass") if getattr(s, name))]),
+)
+def test_a_window_as_wide_as_the_canvas_is_held_for_64_queries_at_a_time(statistics: Attention, padded: bool) -> None:
+    """The matrix itself, where it is asked for, once and without heads; everything else a stretch of queries per head."""
+    n = 1024
+    seen = forward(n, n, statistics, padded)
+    assert seen.largest <= (n * n if statistics.pairwise else HEADS * 64 * n)
 
 
 def test_eager_attention_does_make_one() -> None:

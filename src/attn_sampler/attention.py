@@ -1,4 +1,4 @@
-"""Attention statistics beside the fused kernel: column sums and window matrices without an n x n tensor.
+"""Attention statistics beside the fused kernel: column sums and window matrices, no n x n tensor per head.
 
 A fused kernel returns, with its output, each query row's log-sum-exp. The attention of chosen queries to chosen keys then is
 ``exp(q k^T scale + bias - lse)``: one small (queries x keys) product per layer and head, exact, averaged over heads and layers in
@@ -8,7 +8,7 @@ float32 as the forward pass goes. ``norm="local"`` needs no log-sum-exp at all. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,6 +24,9 @@ __all__ = ["IMPLEMENTATION", "AttentionAsk", "Collector", "Statistics", "registe
 
 IMPLEMENTATION = "attn_sampler"
 """The name under which the attention function is registered with transformers."""
+
+CHUNK = 64
+"""Query rows whose attention is held per head at a time: no more than (heads × CHUNK × keys) numbers, however wide the window."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +101,18 @@ class Collector:
             def matrix(ask: AttentionAsk) -> Float[Tensor, "some asked width"]:
                 return window_attention(ask, query, key, bias, scale, log_sum_exp, self.part, self.parts)
 
-            window = matrix(ask)
-            new = {"columns": torch.einsum("rqk,rq->rk", window, ask.counted.to(window.dtype))}
-            if ask.statistics.pairwise:
-                new["pairwise"] = window
+            columns, pairwise = _over_queries(ask, matrix, keep=ask.statistics.pairwise)
+            new = {"columns": columns} if pairwise is None else {"columns": columns, "pairwise": pairwise}
             if ask.everyone is not None:
-                new["sinks"] = _mean_over_queries(ask, ask.everyone[:, : query.shape[2]], matrix)
+                there = ask.everyone[:, : query.shape[2]]
+                every = torch.arange(there.shape[1], device=key.device).expand_as(there)
+                total, _ = _over_queries(replace(ask, queries=every, counted=there), matrix)
+                new["sinks"] = total / there.sum(1, keepdim=True)
             if ask.known is not None:
                 everywhere = torch.arange(ask.known.shape[1], device=key.device).expand_as(ask.known)
-                new["known_mass"] = matrix(replace(ask, keys=everywhere, real=ask.known)).sum(-1)
+                known = replace(ask, keys=everywhere, real=ask.known)
+                masses = [matrix(part).sum(-1) for part in _stretches(known)]
+                new["known_mass"] = masses[0] if len(masses) == 1 else torch.cat(masses, 1)
             for name, value in new.items():
                 sums[name] = sums[name] + value if name in sums else value
             self._layers[i] += 1
@@ -123,19 +129,32 @@ class Collector:
         return Statistics(means["columns"], means.get("pairwise"), means.get("sinks"), means.get("known_mass"))
 
 
-def _mean_over_queries(
-    ask: AttentionAsk,
-    everyone: Bool[Tensor, "some every"],
-    matrix: Callable[[AttentionAsk], Float[Tensor, "some asked width"]],
-    chunk: int = 64,
-) -> Float[Tensor, "some width"]:
-    """Mean of each asked column over all query rows that exist, ``chunk`` rows at a time."""
-    total = torch.zeros(ask.keys.shape, device=ask.keys.device)
-    for low in range(0, everyone.shape[1], chunk):
-        there = everyone[:, low : low + chunk]
-        queries = torch.arange(low, low + there.shape[1], device=ask.keys.device).expand_as(there)
-        total += torch.einsum("rqk,rq->rk", matrix(replace(ask, queries=queries, counted=there)), there.float())
-    return total / everyone.sum(1, keepdim=True)
+def _stretches(ask: AttentionAsk) -> Iterator[AttentionAsk]:
+    """The same question about `CHUNK` of its queries at a time."""
+    if ask.queries.shape[1] <= CHUNK:
+        yield ask
+        return
+    for low in range(0, ask.queries.shape[1], CHUNK):
+        part = slice(low, low + CHUNK)
+        yield replace(ask, queries=ask.queries[:, part], counted=ask.counted[:, part])
+
+
+def _over_queries(
+    ask: AttentionAsk, matrix: Callable[[AttentionAsk], Float[Tensor, "some asked width"]], keep: bool = False
+) -> tuple[Float[Tensor, "some width"], Float[Tensor, "some queries width"] | None]:
+    """Sums of each asked column over the counted queries, stretch by stretch; the whole matrix too, if it is to be kept."""
+    kept: list[Tensor] = []
+    columns = None
+    for part in _stretches(ask):
+        piece = matrix(part)
+        new = torch.einsum("rqk,rq->rk", piece, part.counted.to(piece.dtype))
+        columns = new if columns is None else columns.add_(new)
+        if keep:
+            kept.append(piece)
+    assert columns is not None, "there is a stretch, if of no queries"
+    if not keep:
+        return columns, None
+    return columns, kept[0] if len(kept) == 1 else torch.cat(kept, 1)
 
 
 def window_attention(
