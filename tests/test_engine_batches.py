@@ -26,6 +26,12 @@ CONFIGS: list[dict[str, Any]] = [{"sampler": name} for name in samplers.names()]
     {"sampler": "klass", "threshold": 0.3, "kl_threshold": 2.0, "history": 1},
     {"sampler": "confidence", "k": 2},
     {"sampler": "wino", "draft_threshold": 0.2, "verify_threshold": 0.5},
+    {"sampler": "attention-fixed", "score_threshold": 0.9, "k": 1},
+    {"sampler": "dinfer-hierarchy", "threshold": 0.6, "low": 0.2, "remask": 0.5},
+    {"sampler": "dream", "alg": "origin"},
+    {"sampler": "dream", "alg": "maskgit_plus", "alg_temp": 0.3},
+    {"sampler": "dream", "alg": "topk_margin", "compat": "reference"},
+    {"sampler": "llada2", "threshold": 0.6, "k": 2, "editing_threshold": 0.5, "max_post_steps": 3},
     {"sampler": "confidence", "early_exit": "sched:high=4,low=1,max_change_ratio=0.5"},
     {"sampler": "fast-dllm", "early_exit": "prophet:early=4,middle=2,late=1,region_start=1,region_length=3"},
 ]
@@ -100,7 +106,7 @@ def test_rows_that_join_leave_and_wait_disturb_nobody(batch: list[tuple[Job, int
     params = [SamplingParams(**given) for (_, given), _, _ in batch]
     numbers: dict[int, int] = {}
     taken: dict[int, list[Step]] = {i: [] for i in range(len(batch))}
-    for clock in range(200):
+    for clock in range(2000):  # remdm alone may spend 66 forwards on a block of two
         for i, ((prompt, _), joins, _) in enumerate(batch):
             if joins == clock:
                 numbers[engine.admit(prompt, params[i])] = i
