@@ -72,3 +72,17 @@ def test_a_wrong_limit_is_named() -> None:
     with pytest.raises(InvalidInputError) as caught:
         samplers.build("fast-dllm", {"apart": -0.1})
     assert caught.value.field == "apart"
+
+
+def test_a_row_of_a_batch_writes_what_it_writes_alone() -> None:
+    attention = random_table(6, 48, 48, 2.0)
+    model = TableModel(random_table(5, 48, 8, 2.0), mask_id=7, moving=True, attention=attention)
+    prompts = [[1], [1, 2, 3, 4, 5], [2, 2, 2]]
+    params = [
+        SamplingParams(sampler="fast-dllm", threshold=0.3, apart=0.05, max_new_tokens=n, block_length=b, ignore_eos=True)
+        for n, b in ((20, 20), (12, 6), (32, 8))
+    ]
+    together = Engine(model).generate(prompts, params)
+    alone = [Engine(model).generate([prompt], one)[0] for prompt, one in zip(prompts, params, strict=True)]
+    assert [(r.token_ids, r.forwards) for r in together] == [(r.token_ids, r.forwards) for r in alone]
+    assert any(r.forwards < len(r.token_ids) for r in alone)
