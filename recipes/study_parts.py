@@ -19,7 +19,8 @@ ONE_BLOCK = (
     "threshold: dcd's sliding window of 32 masks holds the whole answer, in slowfast's exploring phase of six passes, which few "
     "answers outlast, everything above the threshold is written wherever it is, llada2 overwrites nothing by default, and dinfer "
     "differs from fast-dllm in exact ties only. Below the tables the report says which settings did exactly the same. In blocks "
-    "of 8, with windows to match, slowfast, dcd and llada2 with overwriting are told apart: study-blocks."
+    "of 8, with windows to match, slowfast, dcd and llada2 with overwriting are told apart: study-blocks. With apart=0.05, our "
+    "own addition, fast-dllm writes of two positions that attend to each other only the surer."
 )
 BLOCKS_OF_8 = (
     "The same answers in blocks of 8 from left to right. slowfast and dcd have no blocks, so theirs is the whole answer "
@@ -59,7 +60,7 @@ PARTS = {
     ),
     "parallel": Part(
         {
-            "confidence": (), "fast-dllm": ("threshold=0.95,0.9,0.8,0.7,0.6",),
+            "confidence": (), "fast-dllm": ("threshold=0.95,0.9,0.8,0.7,0.6", "apart=none,0.05"),
             "attention": ("threshold=0.95,0.9,0.8,0.7,0.6", "fallback=score,conf"),
             "attention-net": (f"threshold={THREE}",), "attention-exact": (f"threshold={THREE}",), "attention-fixed": ("k=2,4,8",),
             "klass": (f"threshold={THREE}",), "dinfer": (f"threshold={THREE}",), "dinfer-hierarchy": (f"threshold={THREE}",),
@@ -84,4 +85,7 @@ PARTS = {
         ("--block-length", "8"),
     ),
 }  # fmt: skip
-SHOWN = ("confidence", "fast-dllm", "klass", "eb", "attention fallback=score", "attention fallback=conf", "attention-net")
+SHOWN = (
+    "confidence", "fast-dllm apart=none", "fast-dllm apart=0.05", "klass", "eb",
+    "attention fallback=score", "attention fallback=conf",
+)  # fmt: skip
