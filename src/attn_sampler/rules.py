@@ -31,13 +31,22 @@ def rank(
     tie: Float[Tensor, "rows width"] | None = None,
 ) -> Int[Tensor, "rows width"]:
     """Place of every candidate, 0 for the highest score; ties by ``tie`` (higher first), then by index. Others come last."""
-    place = torch.arange(score.shape[1], device=score.device).expand_as(score)
-    order = place
-    for key in (tie, score):  # stable sorts, the least significant key first
-        if key is not None:
-            key = key.clamp(min=torch.finfo(key.dtype).min).masked_fill(~candidates, -torch.inf)  # candidates stand first
-            order = order.gather(1, key.gather(1, order).argsort(dim=1, descending=True, stable=True))
-    return torch.empty_like(order).scatter_(1, order, place)
+    score = _first(score, candidates)
+    order = (score if tie is None else _first(tie, candidates)).argsort(dim=1, descending=True, stable=True)
+    if tie is not None:  # stable sorts, the least significant key first
+        order = order.gather(1, score.gather(1, order).argsort(dim=1, descending=True, stable=True))
+    return _inverse(order)
+
+
+def _first(key: Float[Tensor, "rows width"], candidates: Bool[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+    """A key to sort by downwards, the candidates before all others."""
+    return key.clamp(min=torch.finfo(key.dtype).min).masked_fill(~candidates, -torch.inf)
+
+
+def _inverse(order: Int[Tensor, "rows width"]) -> Int[Tensor, "rows width"]:
+    """Places from an order, or an order from places."""
+    index = torch.arange(order.shape[1], device=order.device)
+    return torch.empty_like(order).scatter_(1, order, index.expand_as(order))
 
 
 def top_k(
@@ -123,13 +132,17 @@ def entropy_bound(
 
     ``place``: another order to take the prefix of, candidates first.
     """
-    place = rank(-entropy, candidates) if place is None else place
-    ordered = torch.empty_like(entropy).scatter_(1, place, entropy)
-    # A new entry adds itself to the sum without the maximum, or the old maximum where it is the new one.
-    added = torch.minimum(ordered[:, 1:], ordered.cummax(1).values[:, :-1])
+    if place is None:
+        ordered, order = entropy.masked_fill(~candidates, torch.inf).sort(dim=1, stable=True)
+        added = ordered[:, :-1]  # the maximum of a prefix is its last entry
+    else:
+        order = _inverse(place)
+        ordered = entropy.gather(1, order)
+        # A new entry adds itself to the sum without the maximum, or the old maximum where it is the new one.
+        added = torch.minimum(ordered[:, 1:], ordered.cummax(1).values[:, :-1])
     ok = torch.nn.functional.pad(added.cumsum(1), (1, 0)) <= gamma
-    count = ok.int().cumprod(1).sum(1)
-    return candidates & (place < torch.maximum(count, k)[:, None])
+    taken = ok.int().cumprod(1).bool() | (torch.arange(entropy.shape[1], device=entropy.device) < k[:, None])
+    return candidates & torch.empty_like(taken).scatter_(1, order, taken)
 
 
 def attention_threshold(

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from attn_sampler import rules
+from attn_sampler import rules, scores
 from attn_sampler.errors import check_number
 from attn_sampler.propose import Proposal, propose
 from attn_sampler.seam import Memory, Needs, Selection, Window
@@ -59,15 +59,33 @@ class Credit:
     def select(self, window: Window, memory: Memory) -> Selection:
         logits, choice = window.proposal.logits, window.choice
         if choice is not None and not choice.samples:  # the proposal is the most likely token already
-            best, token = window.proposal.confidence[..., None], window.proposal.tokens[..., None]
+            best, token = window.proposal.confidence, window.proposal.tokens
         else:
-            best, token = logits.softmax(-1).max(-1, keepdim=True)
-        fading = self.beta * (window.step_in_block > 0).to(logits.dtype)[:, None, None]
-        credit = memory["credit"] * fading if memory else torch.zeros_like(logits)
-        credit.scatter_add_(-1, token, (best**self.gamma).masked_fill(~window.candidates[..., None], 0.0))
-        proposal = fused(window, credit.log1p().mul_(self.alpha).add_(logits))
+            best, token = logits.softmax(-1).max(-1)
+        tokens, credit = earned(memory, token, best**self.gamma, window, self.beta)
+        proposal = fused(window, logits.clone().scatter_add_(-1, tokens, credit.log1p().mul_(self.alpha)))
         commit = rules.capped_threshold(proposal.confidence, window.candidates, window.quota, self.threshold)
-        return Selection(commit, proposal.confidence, {"credit": credit}, proposal=proposal)
+        return Selection(commit, proposal.confidence, {"tokens": tokens, "credit": credit}, proposal=proposal)
+
+
+def earned(
+    memory: Memory, token: Int[Tensor, "rows width"], gain: Float[Tensor, "rows width"], window: Window, beta: float
+) -> tuple[Int[Tensor, "rows width slots"], Float[Tensor, "rows width slots"]]:
+    """Tokens that have credit at each position, every one in one slot, and how much; a slot without credit is 0.
+
+    A forward pass adds one slot, into which its token's credit moves. A block takes at most as many passes as the window has
+    positions, so slots older than that are of a block that is over.
+    """
+    gain = gain.masked_fill(~window.candidates, 0.0)
+    if not memory:
+        return token[..., None], gain[..., None]
+    left = memory["credit"] * (beta * (window.step_in_block > 0).to(gain.dtype))[:, None, None]
+    same = memory["tokens"] == token[..., None]
+    gain = gain + left.masked_fill(~same, 0.0).sum(-1)
+    tokens = torch.cat([memory["tokens"], token[..., None]], -1)
+    credit = torch.cat([left.masked_fill(same, 0.0), gain[..., None]], -1)
+    width = token.shape[1]
+    return tokens[..., -width:], credit[..., -width:]
 
 
 def fused(window: Window, logits: Float[Tensor, "rows width vocab"]) -> Proposal:
@@ -77,6 +95,16 @@ def fused(window: Window, logits: Float[Tensor, "rows width vocab"]) -> Proposal
     could not be chosen again: it stays what it was.
     """
     assert window.choice is not None, "the engine says how tokens are chosen"
-    plain, new = window.proposal, propose(logits, window.choice, window.positions)
+    plain = window.proposal
+    if window.choice.samples:
+        new = propose(logits, window.choice, window.positions)
+        tokens, confidence = new.tokens, new.confidence
+    else:
+        tokens, confidence = scores.measured(_most_likely, window.candidates, logits)
     unsure = plain.logits.gather(-1, plain.tokens[..., None])[..., 0] == -torch.inf
-    return Proposal(torch.where(unsure, plain.tokens, new.tokens), new.confidence.masked_fill(unsure, 0.0), logits)
+    return Proposal(torch.where(unsure, plain.tokens, tokens), confidence.masked_fill(unsure, 0.0), logits)
+
+
+def _most_likely(logits: Float[Tensor, "positions vocab"]) -> tuple[Int[Tensor, " positions"], Float[Tensor, " positions"]]:
+    tokens = logits.argmax(-1)
+    return tokens, logits.softmax(-1).gather(-1, tokens[:, None])[:, 0]

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from attn_sampler import rules
+from attn_sampler import rules, scores
 from attn_sampler.errors import check_choice, check_number
 from attn_sampler.propose import scaled
 from attn_sampler.rng import ORDER, uniform
@@ -55,27 +57,44 @@ class Dream:
 
     def select(self, window: Window, memory: Memory) -> Selection:
         assert window.steps is not None, "the engine plans the steps of every row"
-        assert window.choice is not None
         step, steps = window.step_in_block.double(), window.steps.double().clamp(min=1)
         now, then = (1 + (self.eps - 1) * (step + i) / steps for i in (0, 1))
         share = torch.where(step >= steps - 1, 1.0, 1 - then / now)
-        chance = uniform(window.seed, window.forward, window.positions, ORDER)[..., 0]
+        least = 1 if self.compat == "none" else 0
         if self.alg == "origin":
+            chance = _chance(window)
             commit, score = window.candidates & (chance < share[:, None]), 1 - chance
+            commit = commit | rules.top_k(score, window.candidates, torch.full_like(window.steps, least))
         else:
-            filtered = window.choice.samples or window.choice.filters
-            p = (scaled(window.proposal.logits, window.choice) if filtered else window.proposal.logits).softmax(-1)
-            if self.alg == "maskgit_plus":
-                score = p.gather(-1, window.proposal.tokens[..., None])[..., 0]
-            elif self.alg == "topk_margin":
-                best = p.topk(2, -1).values
-                score = best[..., 0] - best[..., 1]
-            else:
-                score = (p + 1e-10).log_().mul_(p).sum(-1)
+            score = self._score(window)
             if self.alg_temp > 0:  # the largest of score / alg_temp plus Gumbel noise are such a draw without replacement
-                score = score / self.alg_temp - (-chance.log()).log()
-            count = (window.candidates.sum(1) * share).long()
+                score = score / self.alg_temp - (-_chance(window).log()).log()
+            count = (window.candidates.sum(1) * share).long().clamp(min=least)
             commit = rules.top_k(score, window.candidates, count)
-        if self.compat == "none":
-            commit = commit | rules.top_k(score, window.candidates, torch.ones_like(window.steps))
         return Selection(commit, score, hold=window.candidates.any(1) & ~commit.any(1))
+
+    def _score(self, window: Window) -> Float[Tensor, "rows width"]:
+        """How sure each candidate is in the filtered distribution."""
+        logits, choice = window.proposal.logits, window.choice
+        assert choice is not None
+        (score,) = scores.measured(
+            lambda logits, tokens: (_sureness(self.alg, logits.softmax(-1), tokens),),
+            window.candidates,
+            scaled(logits, choice) if choice.samples or choice.filters else logits,
+            window.proposal.tokens,
+        )
+        return score
+
+
+def _sureness(alg: str, p: Float[Tensor, "positions vocab"], tokens: Int[Tensor, " positions"]) -> Float[Tensor, " positions"]:
+    if alg == "maskgit_plus":
+        return p.gather(-1, tokens[:, None])[:, 0]
+    if alg == "topk_margin":
+        best = p.topk(2, -1).values
+        return best[:, 0] - best[:, 1]
+    return (p + 1e-10).log_().mul_(p).sum(-1)
+
+
+def _chance(window: Window) -> Float[Tensor, "rows width"]:
+    """A random number per position, uniform in (0, 1)."""
+    return uniform(window.seed, window.forward, window.positions, ORDER)[..., 0]

@@ -66,10 +66,8 @@ class Klass:
 
     def select(self, window: Window, memory: Memory) -> Selection:
         confidence = scores.confidence(window)
-        p = window.proposal.logits.softmax(-1)
-        log_p = (p + EPSILON).log_().sub_(math.log(EPSILON))  # zero is probability 0, which the first forward is compared with
-        before = memory["log_p"] if memory else torch.zeros_like(p)
-        kl = (log_p - before).mul_(p).sum(-1)
+        before = (memory["log_p"],) if memory else ()
+        kl, log_p = scores.measured(moved, unwritten(window), window.proposal.logits, *before)
         past = memory["kl"] if memory else torch.zeros(*kl.shape, self.history, dtype=kl.dtype, device=kl.device)
         past = torch.cat([past[..., 1:], kl[..., None]], -1)
         stable = (past < self.kl_threshold).all(-1)
@@ -98,3 +96,25 @@ class Klass:
         best = rules.top_k(confidence, candidates, torch.ones_like(count) if self.form == "dream" else count)
         last = window.step_in_block + 1 >= window.steps
         return torch.where(last[:, None], candidates, best & ~ready.any(1, keepdim=True))
+
+
+def moved(
+    logits: Float[Tensor, "positions vocab"], before: Float[Tensor, "positions vocab"] | None = None
+) -> tuple[Float[Tensor, " positions"], Float[Tensor, "positions vocab"]]:
+    """KL divergence in nats from the distribution before, and the logarithm of this one, less that of `EPSILON`.
+
+    Zero is probability 0 then, which is what the first forward is compared with.
+    """
+    p = logits.softmax(-1)
+    log_p = (p + EPSILON).log_().sub_(math.log(EPSILON))
+    return p.mul_(log_p if before is None else log_p - before).sum(-1), log_p
+
+
+def unwritten(window: Window) -> Bool[Tensor, "rows width"]:
+    """The masks that are left in the answer, and perhaps more: what lies before the active block, or stands in it, is done with.
+
+    At a block's first forward some of its masks may not be candidates yet.
+    """
+    inside, first = window.in_block, (window.step_in_block == 0)[:, None]
+    assert inside is not None, "the engine says which positions are the block's"
+    return (inside.cumsum(1) > 0) & (window.candidates | ~inside | first)
