@@ -1,13 +1,15 @@
 """What choosing costs: seconds in a sampler's `select` against seconds in the forward passes of the same runs.
 
 The embedded model answers a batch of rows with every sampler in turn, round after round; a ratio is the median over the rounds.
-The forward passes hold what the sampler asks them for (attention statistics), `select` is the rule alone.
+The forward passes hold what the sampler asks them for (attention statistics), `select` is the rule alone. Seconds are of
+processor time, so that what else runs on the machine is not counted.
 """
 
 from __future__ import annotations
 
 import platform
 import statistics
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -27,7 +29,7 @@ class TimedModel:
     """A model whose forward passes are on the clock."""
 
     def __init__(self, model: Any) -> None:
-        self._model, self.clock = model, Clock(model.device)
+        self._model, self.clock = model, Clock(model.device, now=time.process_time)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -55,8 +57,8 @@ def measure(
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds + 1):  # one round to warm up
         for name in names:
-            sampler: Any = TimedSampler(samplers.build(name, {}), Clock(model.device))
-            model.clock = Clock(model.device)
+            sampler: Any = TimedSampler(samplers.build(name, {}), Clock(model.device, now=time.process_time))
+            model.clock = Clock(model.device, now=time.process_time)
             params = SamplingParams(sampler=sampler, max_new_tokens=max_new_tokens, ignore_eos=True, seed=0)
             numbers = [engine.admit(prompt, params) for prompt in prompts]
             passes = 0
