@@ -12,8 +12,8 @@ prefix     the active block and all after it (Fast-dLLM v1); the whole canvas wh
 dual       the active block only (Fast-dLLM v1); the whole canvas when a block begins
 ========== ======================================================================================================
 
-The last two compute the whole canvas again when a row's ``refresh_every`` or ``refresh_tokens`` says so, and follow the window of a
-method without blocks where that slides (DCD).
+The last two compute the whole canvas again when a row's ``refresh_every`` or ``refresh_tokens`` says so, and follow the window of
+a method without blocks where that slides (DCD).
 """
 
 from __future__ import annotations

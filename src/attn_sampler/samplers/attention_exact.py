@@ -13,6 +13,7 @@ optimum for one matrix of up to 20 positions, for study.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -43,34 +44,37 @@ def places_of_least_cost(
     width = masked.shape[1]
     if width > WIDEST:
         raise InvalidInputError("sub_block_length", width, f"the exact order looks at 2^n subsets: give at most {WIDEST}")
-    index, written, then, sizes = _subsets(width, masked.device)
-    rows = attention.double() * masked[..., None]
-    cost = rows.new_zeros(len(rows), 1, width)  # of writing a position (last axis) right after a subset
+    index, by_size, number, written, then, ends = _subsets(width, masked.device)
+    attended = (attention.double() * masked[..., None]).permute(1, 2, 0)  # rows of the batch last: operations run along them
+    cost = torch.zeros_like(attended[:1])  # of writing a position (second axis) right after a subset (first axis)
     for i in range(width):
-        cost = torch.cat([cost, cost + rows[:, None, i]], 1)
-    cost = cost.masked_fill(written, torch.inf)
-    rest = torch.zeros_like(cost[..., 0])  # least cost of all that follows a subset; nothing follows the full one
-    first = torch.zeros_like(rest, dtype=torch.long)  # the position to write right after it
-    for same in sizes[-2::-1]:  # all subsets of one size at once, the largest first
-        total = cost[:, same] + rest[:, then[same]]
-        first[:, same] = total.argmin(2)
-        rest[:, same] = total.amin(2)
-    every = torch.arange(len(rows), device=masked.device)
-    reached, walk = (~masked * (1 << index)).sum(1), []  # what is no candidate counts as written, and costs nothing
+        cost = torch.cat([cost, cost + attended[i]])
+    cost = cost[by_size].masked_fill_(written[..., None], torch.inf)
+    rest = torch.zeros_like(cost[:, 0])  # least cost of all that follows a subset; nothing follows the full one
+    first = torch.zeros_like(rest, dtype=torch.long)  # the position to write right after it, of equal ones the first
+    for low, high in reversed(ends):  # all subsets of one size at once, the largest first
+        rest[low:high], first[low:high] = (cost[low:high] + rest[then[low:high]]).min(1)
+    every = torch.arange(len(masked), device=masked.device)
+    reached, walk = number[(~masked * (1 << index)).sum(1)], []  # what is no candidate counts as written, and costs nothing
     for _ in range(width):
-        walk.append(first[every, reached])
+        walk.append(first[reached, every])
         reached = then[reached, walk[-1]]
-    turns = index.expand(len(rows), -1)  # once all are written the walk stands still at position 0, later than it was written
+    turns = index.expand(len(masked), -1)  # once all are written the walk stands still at position 0, later than it was written
     return torch.full_like(turns, width).scatter_reduce(1, torch.stack(walk, 1), turns, "amin").masked_fill(~masked, width)
 
 
 @cache
-def _subsets(width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    """Positions; which are in each subset (bit i of its number: position i is written); the subset with one more; all by size."""
+def _subsets(width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[tuple[int, int]]]:
+    """Positions; subsets by size (bit i of a subset: position i is written); the place of each in that order; which positions are
+    written; the place of the subset with one more; where each size begins and ends, but for the full set.
+    """
     index, subsets = torch.arange(width, device=device), torch.arange(1 << width, device=device)
-    written = (subsets[:, None] >> index) & 1 == 1
-    sizes = subsets[written.sum(1).argsort()].split([math.comb(width, n) for n in range(width + 1)])
-    return index, written, subsets[:, None] | (1 << index), sizes
+    by_size = ((subsets[:, None] >> index) & 1).sum(1).argsort()
+    number = torch.empty_like(by_size).scatter_(0, by_size, subsets)
+    written = (by_size[:, None] >> index) & 1 == 1
+    then = number[by_size[:, None] | (1 << index)]
+    bounds = [0, *itertools.accumulate(math.comb(width, n) for n in range(width))]
+    return index, by_size, number, written, then, list(itertools.pairwise(bounds))
 
 
 @dataclass(frozen=True)
