@@ -7,6 +7,7 @@ a server or an evaluation does the same through `admit`, `step` and `cancel`. Ro
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
@@ -49,7 +50,8 @@ class Engine:
         self._inbox: dict[int, deque[Step | RowError]] = {}  # rows that generate or a stream follows
         self._loose: deque[Step | RowError] = deque()  # of all other rows, for `step`
         self._count = 0
-        self._turns = Turns()
+        self._turns = Turns()  # held during a forward pass
+        self._books = threading.RLock()  # held to read or change the above, never during a pass: to admit and cancel is quick
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
@@ -81,7 +83,7 @@ class Engine:
         return f"⟨{token_id}⟩" if self.tokenizer is None else self.tokenizer.decode([token_id])
 
     def _enter(self, row: Row, followed: bool = False) -> int:
-        with self._turns:
+        with self._books:
             number, self._count = self._count, self._count + 1
             row.admitted = time.perf_counter()
             self._rows[number] = row
@@ -91,15 +93,13 @@ class Engine:
         return number
 
     def cancel(self, number: int) -> None:
-        """Remove a row; does nothing if it has ended."""
-        with self._turns:
+        """Remove a row; does nothing if it has ended. A forward pass that it is in goes on without waiting for it."""
+        with self._books:
             self._inbox.pop(number, None)
-            if self._rows.pop(number, None) is None:
-                return
-            if number in self._waiting:
+            if self._rows.pop(number, None) is not None and number in self._waiting:
                 self._waiting.remove(number)
-            elif self._batch is not None:
-                self._batch = self._batch.without({number})
+            if not self._rows:
+                self._batch = None
 
     @property
     def unfinished(self) -> int:
@@ -132,27 +132,33 @@ class Engine:
 
     def _advance(self) -> None:
         """Run the model once and put every row's Step, or its error, where its owner looks."""
-        self._join()
-        if self._batch is None:
+        with self._books:
+            self._drop()
+            self._join()
+            before = self._batch
+        if before is None:
             return
-        before = self._batch
         outcome = before.advance(self.model)
-        self._batch = outcome.batch
-        gone: set[int] = set()
-        for i, number in enumerate(before.numbers):
-            item: Step | RowError
-            if number in outcome.faults:
-                kind, message = outcome.faults[number]
-                item = (ModelOutputError if kind == "model" else SamplerError)(number, message)
-                gone.add(number)
-            else:
-                item = record(number, self._rows[number], outcome.report, i, self.model.eos_ids)
-                if item.finished:
-                    gone.add(number)
-            self._inbox.get(number, self._loose).append(item)
-        for number in gone:
-            del self._rows[number]
-        if gone:
+        with self._books:
+            self._batch = outcome.batch
+            for i, number in enumerate(before.numbers):
+                row = self._rows.get(number)
+                if row is None:  # cancelled in the meantime
+                    continue
+                item: Step | RowError
+                if number in outcome.faults:
+                    kind, message = outcome.faults[number]
+                    item = (ModelOutputError if kind == "model" else SamplerError)(number, message)
+                else:
+                    item = record(number, row, outcome.report, i, self.model.eos_ids)
+                if isinstance(item, RowError) or item.finished:
+                    self._rows.pop(number, None)
+                self._inbox.get(number, self._loose).append(item)
+            self._drop()
+
+    def _drop(self) -> None:
+        """Take the rows that have ended or were cancelled out of the batch."""
+        if self._batch is not None and (gone := set(self._batch.numbers) - self._rows.keys()):
             self._batch = self._batch.without(gone)
 
     def _join(self) -> None:
@@ -189,9 +195,10 @@ class Engine:
             with self._turns:
                 inboxes = []
                 for number in numbers:
-                    if number not in self._inbox:
+                    inbox = self._inbox.get(number)
+                    if inbox is None:
                         raise InvalidInputError("row", number, "it was cancelled")
-                    inboxes.append(self._inbox[number])
+                    inboxes.append(inbox)
                 if not any(inboxes):
                     self._advance()
                 for inbox in inboxes:
