@@ -20,6 +20,7 @@ from attn_sampler.cli.options import (
     Model,
     Raw,
     Style,
+    TaskTokens,
     spread,
 )  # fmt: skip
 from attn_sampler.cli.progress import bar
@@ -51,7 +52,7 @@ def ablate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of problems and random numbers.")] = 0,
     style: Style = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")] = None,
+    max_new_tokens: TaskTokens = None,
     block_length: BlockLength = None,
     cache: CachePolicy = None,
     max_rows: MaxRows = 32,

@@ -22,6 +22,7 @@ from attn_sampler.cli.options import (
     Style,
     SweptOption,
     SweptTemperature,
+    TaskTokens,
     spread,
 )  # fmt: skip
 from attn_sampler.cli.progress import bar
@@ -55,7 +56,7 @@ def calibrate(
     ] = None,
     data: Data = None,
     style: Style = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")] = None,
+    max_new_tokens: TaskTokens = None,
     block_length: BlockLength = None,
     steps: Steps = None,
     temperature: SweptTemperature = None,

@@ -14,8 +14,8 @@ import typer
 __all__ = [
     "Adapter", "AllowCode", "AsJson", "BlockLength", "CachePolicy", "Data", "Device", "Dtype", "EarlyExit", "Family",
     "Limit", "Loading", "MaxNewTokens", "MaxRows", "Model", "Option", "Output", "Quantize", "Raw", "RefreshEvery",
-    "RefreshTokens", "Sampler", "Seed", "Steps", "Stop", "Style", "SweptOption", "SweptTemperature", "Tasks", "Temperature",
-    "Threshold", "TopK", "TopP", "TraceFile", "Watch", "spread",
+    "RefreshTokens", "Sampler", "Seed", "Steps", "Stop", "Style", "SweptOption", "SweptTemperature",
+    "TaskTokens", "Tasks", "Temperature", "Threshold", "TopK", "TopP", "TraceFile", "Watch", "spread",
 ]  # fmt: skip
 
 # Which model, which sampler, how many tokens
@@ -68,6 +68,7 @@ Style = Annotated[
     list[str] | None,
     typer.Option(metavar="[TASK=]NAME", help="How problems are put to the model; repeatable.  [default: the task's first style]"),
 ]
+TaskTokens = Annotated[int | None, typer.Option(help="Masks appended to the prompt.  [default: the task's]")]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run programs that the model wrote, shut in.")]
 MaxRows = Annotated[int, typer.Option(help="Rows that share a forward pass.")]
 SweptOption = Annotated[

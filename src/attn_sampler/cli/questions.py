@@ -1,4 +1,4 @@
-"""What `eval` and `calibrate` make of their words: tasks with their questions, parameters of the rows."""
+"""What `eval`, `calibrate` and `ablate` make of their words: tasks with their questions, parameters of the rows."""
 
 from __future__ import annotations
 
