@@ -150,7 +150,7 @@ class Batch:
             opened=batch.state.opened | batch.state.opening,
             held=held,
             computed=torch.maximum(batch.state.computed, batch.state.block_low),
-            changed=(batch.canvas.ids != canvas.ids).sum(1) + torch.where(batch._refreshed(), 0, batch.state.changed),
+            changed=batch._changed(canvas),
         )
         told, faults = report(self.numbers, canvas, state, parts, leaving)
         return Outcome(replace(batch, canvas=canvas, state=state, memories=memories), told, faults)
@@ -191,6 +191,12 @@ class Batch:
         ending = torch.zeros_like(self.state.ends)
         ending[asking] = self.state.ends[asking]
         return canvases.pad_behind(canvas, ending, model.eos_ids, model.pad_id)
+
+    def _changed(self, after: Canvas) -> Int[Tensor, " rows"]:
+        """Tokens that differ since the whole canvas ran; counted only while a row asks to be refreshed by it."""
+        if not any(p.refresh_tokens for p in self.params):
+            return self.state.changed
+        return (self.canvas.ids != after.ids).sum(1) + torch.where(self._refreshed(), 0, self.state.changed)
 
     def _refreshed(self) -> Bool[Tensor, " rows"]:
         """Rows whose whole canvas runs in this pass, by an approximate policy of the cache."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -155,6 +156,13 @@ class Window:
     block_masked: Int[Tensor, " rows"] | None = None
     in_block: Bool[Tensor, "rows width"] | None = None
     budgeted: Bool[Tensor, " rows"] | None = None
+
+    @property
+    def another(self) -> Bool[Tensor, " rows"]:
+        """Rows whose step budget, where they have one, allows their block a forward pass after this one."""
+        if self.steps is None or self.budgeted is None:
+            return torch.ones_like(self.step_in_block, dtype=torch.bool)
+        return ~self.budgeted | (self.step_in_block + 1 < self.steps)
 
 
 @dataclass(frozen=True)

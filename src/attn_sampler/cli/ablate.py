@@ -24,7 +24,7 @@ from attn_sampler.cli.options import (
     spread,
 )  # fmt: skip
 from attn_sampler.cli.progress import bar
-from attn_sampler.cli.questions import Programs, commanded, confined, given, named, questions_of
+from attn_sampler.cli.questions import Programs, commanded, conditions, confined, given, named, questions_of
 from attn_sampler.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def ablate(
     engine = load_engine(model, loading, max_rows=max_rows)
     settings = ablations.settings(name, engine.model)
     about = card(engine, model or "embedded", files, commanded(), seed) | confined(asked)
-    conditions = {key: about[key] for key in ("model_files_sha256", "dtype")} | {"quantize": loading.quantize}
-    study = Study(settings, asked, seed=seed, model=model or "embedded", conditions=conditions)
+    study = Study(settings, asked, seed=seed, model=model or "embedded", conditions=conditions(about, loading))
     with bar("answers") as on_sample:
         summaries = summarise(study.run(engine, output, on_sample))
     text = _write(summaries, settings, output)

@@ -26,7 +26,7 @@ from attn_sampler.cli.options import (
     spread,
 )  # fmt: skip
 from attn_sampler.cli.progress import bar
-from attn_sampler.cli.questions import Programs, commanded, confined, given, model_of, questions_of
+from attn_sampler.cli.questions import Programs, commanded, conditions, confined, given, model_of, questions_of
 from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
@@ -94,8 +94,7 @@ def calibrate(
     engine = load_engine(model, loading, max_rows=max_rows)
     asked = {name: for_context(questions, engine.model.context_length) for name, questions in asked.items()}
     about = card(engine, model or "embedded", files, commanded(), seed, {task: asked[task].params}) | confined(asked)
-    conditions = {key: about[key] for key in ("model_files_sha256", "dtype")} | {"quantize": loading.quantize}
-    study = Study(swept, asked, seed=seed, model=model or "embedded", conditions=conditions)
+    study = Study(swept, asked, seed=seed, model=model or "embedded", conditions=conditions(about, loading))
     folder = folder or output.with_name(output.name + ".run")
     starts = Starts(folder, about)
     with bar("answers") as on_sample:

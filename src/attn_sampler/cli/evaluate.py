@@ -30,7 +30,7 @@ from attn_sampler.cli.options import (
     spread,
 )  # fmt: skip
 from attn_sampler.cli.progress import bar
-from attn_sampler.cli.questions import Programs, commanded, confined, given, model_of, named, questions_of
+from attn_sampler.cli.questions import Programs, commanded, conditions, confined, given, model_of, named, questions_of
 from attn_sampler.errors import InvalidInputError, check_number
 
 if TYPE_CHECKING:
@@ -112,10 +112,8 @@ def evaluate(
     asked = {name: for_context(questions, engine.model.context_length) for name, questions in asked.items()}
     about = card(engine, model or "embedded", files, commanded(), seed, {name: q.params for name, q in asked.items()})
     about |= confined(asked)
-    conditions = {key: about[key] for key in ("model_files_sha256", "dtype", "device", "max_rows")} | {
-        "quantize": loading.quantize
-    }
-    study = Study(chosen, asked, seed=seed, draws=samples, model=model or "embedded", conditions=conditions)
+    kept = conditions(about, loading, "device", "max_rows")
+    study = Study(chosen, asked, seed=seed, draws=samples, model=model or "embedded", conditions=kept)
     with bar("answers") as on_sample:
         found = run(engine, study, output, about, notes, on_sample)
     files_written = write(found, output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from attn_sampler.cli.loading import own
-from attn_sampler.cli.options import AllowCode
+from attn_sampler.cli.options import AllowCode, Loading
 from attn_sampler.errors import InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:
     from attn_sampler.evals.published import Applied
     from attn_sampler.evals.questions import Questions
 
-__all__ = ["Programs", "commanded", "confined", "given", "model_of", "named", "questions_of"]
+__all__ = ["Programs", "commanded", "conditions", "confined", "given", "model_of", "named", "questions_of"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ def given(**params: Any) -> dict[str, Any]:
 def model_of(model: str | None, applied: Applied | None) -> str | None:
     """The model of ``--model``, else the preset's; None for the embedded one."""
     return applied.model if model is None and applied is not None else own(model)
+
+
+def conditions(about: Mapping[str, Any], loading: Loading, *more: str) -> dict[str, Any]:
+    """What of a card a run's folder belongs to, beside its settings and problems; ``more`` names further entries."""
+    return {key: about[key] for key in ("model_files_sha256", "dtype", *more)} | {"quantize": loading.quantize}
 
 
 def commanded() -> list[str]:

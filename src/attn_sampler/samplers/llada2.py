@@ -70,7 +70,5 @@ class Llada2:
         spent = torch.where(filling, 0, spent + 1)  # forward passes without a mask so far
         # A block's last mask is followed by one pass at least; after that only an edit earns another one.
         last = filling & ~(window.candidates & ~commit).any(1)
-        hold = (last | (~filling & rewrite.any(1))) & (spent < self.max_post_steps)
-        if window.budgeted is not None and window.steps is not None:  # a step budget holds for edits too
-            hold = hold & ~(window.budgeted & (window.step_in_block + 1 >= window.steps))
+        hold = (last | (~filling & rewrite.any(1))) & (spent < self.max_post_steps) & window.another
         return Selection(commit, score, {"spent": torch.where(hold, spent, 0)}, rewrite=rewrite, hold=hold)

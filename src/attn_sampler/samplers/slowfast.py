@@ -91,8 +91,5 @@ class SlowFast:
         keep = {name: value.masked_fill(finished, 0) for name, value in keep.items()}
         hold = None
         if self.compat == "reference":
-            assert window.steps is not None, "the engine plans the steps of every row"
-            assert window.budgeted is not None, "and says which rows are bound to them"
-            allowed = ~window.budgeted | (window.step_in_block + 1 < window.steps)
-            hold = allowed & (spent < self.exploration) & ~(candidates & ~commit).any(1)
+            hold = window.another & (spent < self.exploration) & ~(candidates & ~commit).any(1)
         return Selection(commit, score, keep | {"low": torch.where(finished, high, low)}, hold=hold)
